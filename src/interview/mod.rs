@@ -1,0 +1,3 @@
+//! The interviewer.
+
+pub mod llm;

@@ -1,0 +1,11 @@
+//! Viva, a real-time media server for live interviews: an SFU with an AI interviewer inside.
+
+pub mod id;
+pub mod interview;
+pub mod media;
+pub mod model;
+pub mod rooms;
+pub mod sfu;
+pub mod speech;
+pub mod telemetry;
+pub mod worker;

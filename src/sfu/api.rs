@@ -1,0 +1,190 @@
+//! What goes into the media core and what comes out of it. Plain values: no handles, no clocks.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::{
+    id::{ParticipantSid, RoomSid, TrackSid},
+    media::{OpusFrame, TapWriter},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MediaKind {
+    Audio,
+    Video,
+}
+
+/// The data channels that a LiveKit client opens, by label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DataChannel {
+    /// `_reliable`: ordered, retransmitted.
+    Reliable,
+    /// `_lossy`: unordered, never retransmitted.
+    Lossy,
+}
+
+/// A track that a client has announced but whose media section has not been seen yet.
+#[derive(Clone, Debug)]
+pub struct PendingTrack {
+    pub track: TrackSid,
+    pub kind: MediaKind,
+    /// The client's own ids of it: the track part of `a=msid`. Empty strings never match.
+    pub cids: Vec<String>,
+}
+
+pub enum Command {
+    /// Adds a participant. With `transport`, it will offer; without, it is the AI and only injects and is tapped from.
+    /// The room comes into being with its first participant.
+    Join {
+        room: RoomSid,
+        participant: ParticipantSid,
+        transport: bool,
+        auto_subscribe: bool,
+    },
+    /// Removes a participant, its tracks and its subscriptions; the room goes with its last participant.
+    Leave {
+        room: RoomSid,
+        participant: ParticipantSid,
+    },
+    /// The client's offer, first or later; a new ICE ufrag in it is an ICE restart. Answered by [`Event::Answer`]
+    /// or [`Event::OfferRejected`].
+    Offer {
+        room: RoomSid,
+        participant: ParticipantSid,
+        offer_id: u32,
+        sdp: String,
+    },
+    /// One `candidate:…` line of the client. Duplicates and unparsable ones (mDNS names) are ignored.
+    Trickle {
+        room: RoomSid,
+        participant: ParticipantSid,
+        candidate: String,
+    },
+    /// The client announced a track (AddTrack). Matched with a media section of an offer before or after.
+    Publish {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: PendingTrack,
+    },
+    /// Makes a track of a participant without a transport; it is live at once.
+    PublishInjected {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: TrackSid,
+    },
+    Unpublish {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: TrackSid,
+    },
+    /// A muted track is not forwarded and does not count for active speakers.
+    Mute {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: TrackSid,
+        muted: bool,
+    },
+    Subscribe {
+        room: RoomSid,
+        subscriber: ParticipantSid,
+        track: TrackSid,
+        subscribed: bool,
+    },
+    /// Pauses or resumes one subscription without touching SDP (track settings `disabled`).
+    Pause {
+        room: RoomSid,
+        subscriber: ParticipantSid,
+        track: TrackSid,
+        paused: bool,
+    },
+    SendData {
+        room: RoomSid,
+        to: Vec<ParticipantSid>,
+        channel: DataChannel,
+        payload: Bytes,
+    },
+    /// Copies every Opus packet of the track into the tap from now on. One tap per track; a second replaces the first.
+    OpenTap {
+        room: RoomSid,
+        track: TrackSid,
+        tap: TapWriter,
+    },
+    CloseTap {
+        room: RoomSid,
+        track: TrackSid,
+    },
+    /// Speaks one Opus frame as the injected track; forwarded like any other packet.
+    Inject {
+        room: RoomSid,
+        track: TrackSid,
+        frame: OpusFrame,
+    },
+}
+
+#[derive(Debug)]
+pub struct Event {
+    pub room: RoomSid,
+    pub participant: ParticipantSid,
+    pub kind: EventKind,
+}
+
+#[derive(Debug)]
+pub enum EventKind {
+    /// `tracks` maps the `mid` of every section on which we send to the track that it carries.
+    Answer {
+        offer_id: u32,
+        sdp: String,
+        tracks: Vec<(String, TrackSid)>,
+    },
+    OfferRejected {
+        offer_id: u32,
+        reason: String,
+    },
+    /// The client should add this many recvonly sections of each kind and offer again; 0/0 means only offer again.
+    MediaSectionsRequired {
+        audios: u32,
+        videos: u32,
+    },
+    /// ICE and DTLS are up: the participant is ACTIVE.
+    Connected,
+    /// ICE was lost. It may come back by an ICE restart (then [`EventKind::Connected`] again).
+    Disconnected,
+    /// The transport ended for good (DTLS closed, protocol error). The participant must be removed.
+    Closed {
+        reason: String,
+    },
+    /// The media section of an announced track is negotiated.
+    TrackLive {
+        track: TrackSid,
+        mid: String,
+        mime_type: String,
+    },
+    /// The client took the track's section back (inactive or stopped in an offer).
+    TrackEnded {
+        track: TrackSid,
+    },
+    /// The track of this participant got its first subscriber.
+    TrackSubscribed {
+        track: TrackSid,
+    },
+    /// The data channel with this label is open for sending to the participant.
+    DataChannelOpen {
+        channel: DataChannel,
+    },
+    Data {
+        channel: DataChannel,
+        payload: Bytes,
+    },
+    /// Audio level of this participant as a speaker changed: 0 to 1, and whether it counts as speaking.
+    Speaker {
+        level: f32,
+        active: bool,
+    },
+    /// A frame with [`OpusFrame::report`] was sent to the room's subscribers (or would have been: the room has none).
+    Injected {
+        track: TrackSid,
+        report: u64,
+        at: Instant,
+    },
+}

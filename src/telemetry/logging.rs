@@ -1,0 +1,11 @@
+//! Structured logs: one line an event, with ids, never with personal data.
+
+use tracing_subscriber::EnvFilter;
+
+/// Text for a terminal, JSON for machines. Writes to standard error. `filter` is an `EnvFilter` directive list.
+pub fn init(filter: &str, json: bool) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter `{filter}` is not valid: {e}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
+    done.map_err(|e| format!("logging was already set up: {e}"))
+}

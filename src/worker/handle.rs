@@ -1,0 +1,48 @@
+//! The control plane's end of a media worker.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::sfu::Command;
+
+/// Cheap clone; one per worker. Only `rooms` holds these.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    commands: mpsc::Sender<Command>,
+    waker: Arc<mio::Waker>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the media worker has stopped")]
+pub struct WorkerClosed;
+
+impl WorkerHandle {
+    pub(super) fn new(commands: mpsc::Sender<Command>, waker: Arc<mio::Waker>) -> Self {
+        Self { commands, waker }
+    }
+
+    /// Waits while the worker's queue is full: control is never dropped.
+    pub async fn send(&self, command: Command) -> Result<(), WorkerClosed> {
+        self.commands.send(command).await.map_err(|_| WorkerClosed)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// For media ([`Command::Inject`]): dropped where the queue is full, `Ok(false)`.
+    pub fn try_send(&self, command: Command) -> Result<bool, WorkerClosed> {
+        match self.commands.try_send(command) {
+            Ok(()) => {
+                self.wake();
+                Ok(true)
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(false),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(WorkerClosed),
+        }
+    }
+
+    fn wake(&self) {
+        // Fails only where the eventfd is gone, that is with the worker; the next send says so.
+        let _ = self.waker.wake();
+    }
+}
