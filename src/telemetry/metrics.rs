@@ -21,7 +21,7 @@ const MEDIA_BUCKETS: &[f64] =
 const REQUEST_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 macro_rules! metrics {
-    ($($field:ident: $kind:ident($name:literal, $help:literal $(, [$($label:literal),*])? $(, $buckets:expr)?);)*) => {
+    ($($field:ident: $kind:ident($name:literal, $help:literal $(, [$($label:literal),*])? $(, in $buckets:expr)?);)*) => {
         /// All metrics, registered once.
         pub struct Metrics {
             registry: Registry,
@@ -66,7 +66,7 @@ metrics! {
     sfu_retransmitted_packets: IntCounterVec("sfu_retransmitted_packets_total", "RTX packets received and sent", ["direction"]);
     sfu_injected_packets: IntCounter("sfu_injected_packets_total", "Packets of the interviewer's voice handed to the forwarder");
     worker_busy_seconds: CounterVec("worker_busy_seconds_total", "Time that a media worker spent awake", ["worker"]);
-    worker_tick_duration: HistogramVec("worker_tick_duration_seconds", "One wake-up of a media worker, from reading to flushing", ["worker"], MEDIA_BUCKETS);
+    worker_tick_duration: HistogramVec("worker_tick_duration_seconds", "One wake-up of a media worker, from reading to flushing", ["worker"], in MEDIA_BUCKETS);
     tap_packets: IntCounter("tap_packets_total", "Opus packets copied from a participant's track to the interviewer's ear; zero without consent");
     tap_packets_dropped: IntCounterVec("tap_packets_dropped_total", "Tapped packets dropped because the consumer was behind", ["consumer"]);
     taps_open: IntGauge("taps_open", "Taps that are open now");
@@ -76,18 +76,18 @@ metrics! {
     participants: IntGaugeVec("participants", "Participants in rooms now (standard, agent)", ["kind"]);
     tracks: IntGaugeVec("tracks", "Published tracks now (audio, video)", ["kind"]);
     participant_joins: IntCounterVec("participant_joins_total", "Joins by protocol and result (ok, resumed, unauthorized, refused, failed)", ["protocol", "result"]);
-    join_duration: HistogramVec("join_duration_seconds", "From the request to join until ICE and DTLS are up", ["protocol"], REQUEST_BUCKETS);
+    join_duration: HistogramVec("join_duration_seconds", "From the request to join until ICE and DTLS are up", ["protocol"], in REQUEST_BUCKETS);
     data_packets: IntCounterVec("data_packets_total", "Data packets routed between participants (reliable, lossy)", ["channel"]);
     signal_messages: IntCounterVec("signal_messages_total", "Signalling messages", ["direction"]);
 
     // The interviewer: response latency and its stages
-    response_latency: Histogram("response_latency_seconds", "From the interviewee's last speech to the first packet of the reply sent", LATENCY_BUCKETS);
-    turn_endpointing_delay: HistogramVec("turn_endpointing_delay_seconds", "From the interviewee's last speech to the decision that the turn is over", ["detector"], LATENCY_BUCKETS);
-    stt_final_delay: HistogramVec("stt_final_delay_seconds", "From the interviewee's last speech to the final transcript", ["provider"], LATENCY_BUCKETS);
-    llm_first_token: HistogramVec("llm_first_token_seconds", "From the decision that the turn is over to the first token of the reply", ["provider"], LATENCY_BUCKETS);
-    llm_first_clause: HistogramVec("llm_first_clause_seconds", "From the first token of the reply to its first clause going to text-to-speech", ["provider"], LATENCY_BUCKETS);
-    tts_first_audio: HistogramVec("tts_first_audio_seconds", "From the first clause to its first audio", ["provider"], LATENCY_BUCKETS);
-    speech_first_packet: Histogram("speech_first_packet_seconds", "From the first audio of the reply to its first packet sent", LATENCY_BUCKETS);
+    response_latency: Histogram("response_latency_seconds", "From the interviewee's last speech to the first packet of the reply sent", in LATENCY_BUCKETS);
+    turn_endpointing_delay: HistogramVec("turn_endpointing_delay_seconds", "From the interviewee's last speech to the decision that the turn is over", ["detector"], in LATENCY_BUCKETS);
+    stt_final_delay: HistogramVec("stt_final_delay_seconds", "From the interviewee's last speech to the final transcript", ["provider"], in LATENCY_BUCKETS);
+    llm_first_token: HistogramVec("llm_first_token_seconds", "From the decision that the turn is over to the first token of the reply", ["provider"], in LATENCY_BUCKETS);
+    llm_first_clause: HistogramVec("llm_first_clause_seconds", "From the first token of the reply to its first clause going to text-to-speech", ["provider"], in LATENCY_BUCKETS);
+    tts_first_audio: HistogramVec("tts_first_audio_seconds", "From the first clause to its first audio", ["provider"], in LATENCY_BUCKETS);
+    speech_first_packet: Histogram("speech_first_packet_seconds", "From the first audio of the reply to its first packet sent", in LATENCY_BUCKETS);
     stt_audio_seconds: CounterVec("stt_audio_seconds_total", "Audio given to speech recognition", ["provider"]);
     tts_audio_seconds: CounterVec("tts_audio_seconds_total", "Audio made by text-to-speech", ["provider"]);
     provider_errors: IntCounterVec("provider_errors_total", "Errors of providers by stage (stt, llm, tts) and kind (timeout, unavailable, rejected, malformed)", ["stage", "provider", "kind"]);
@@ -98,8 +98,8 @@ metrics! {
     consents: IntCounterVec("consents_total", "Consent decisions by purpose and decision (granted, declined)", ["purpose", "decision"]);
 
     // Server
-    store_query_duration: HistogramVec("store_query_duration_seconds", "Database operations", ["operation"], REQUEST_BUCKETS);
-    http_request_duration: HistogramVec("http_request_duration_seconds", "HTTP requests by route pattern", ["route", "method", "status"], REQUEST_BUCKETS);
+    store_query_duration: HistogramVec("store_query_duration_seconds", "Database operations", ["operation"], in REQUEST_BUCKETS);
+    http_request_duration: HistogramVec("http_request_duration_seconds", "HTTP requests by route pattern", ["route", "method", "status"], in REQUEST_BUCKETS);
     uptime: Gauge("uptime_seconds", "Time since the server started");
     build_info: GaugeVec("build_info", "Always 1; the version is in the label", ["version"]);
     process_resident_memory: IntGauge("process_resident_memory_bytes", "Resident memory of the server");
