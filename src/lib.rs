@@ -1,5 +1,6 @@
 //! Viva, a real-time media server for live interviews: an SFU with an AI interviewer inside.
 
+pub mod auth;
 pub mod id;
 pub mod interview;
 pub mod media;
