@@ -8,5 +8,6 @@ pub mod model;
 pub mod rooms;
 pub mod sfu;
 pub mod speech;
+pub mod store;
 pub mod telemetry;
 pub mod worker;

@@ -120,6 +120,31 @@ pub enum EndReason {
     Failed,
 }
 
+impl EndReason {
+    pub const ALL: [EndReason; 7] = [
+        EndReason::Completed,
+        EndReason::Left,
+        EndReason::NoShow,
+        EndReason::EndedByHost,
+        EndReason::TimeUp,
+        EndReason::Shutdown,
+        EndReason::Failed,
+    ];
+
+    /// As in JSON, in the store, in the attribute `viva.ended` and as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndReason::Completed => "completed",
+            EndReason::Left => "left",
+            EndReason::NoShow => "no_show",
+            EndReason::EndedByHost => "ended_by_host",
+            EndReason::TimeUp => "time_up",
+            EndReason::Shutdown => "shutdown",
+            EndReason::Failed => "failed",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Interview {
     pub id: InterviewId,

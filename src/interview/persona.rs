@@ -1,0 +1,41 @@
+//! Personas: how the interviewer sounds and words things. A persona never changes what is asked.
+
+use serde::Deserialize;
+
+/// A persona, as its YAML file holds it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Persona {
+    /// The file's name without `.yaml`; not in the file.
+    #[serde(skip)]
+    pub id: String,
+    /// The name by which people see and hear it.
+    pub name: String,
+    /// One sentence, shown to people and told to a language model.
+    pub style: String,
+    /// 0 = matter-of-fact, 10 = very warm; told to a language model.
+    pub warmth: u8,
+    /// Name of the voice to speak with, where the server has it; empty = the server's default.
+    pub voice: String,
+    pub phrases: Phrases,
+}
+
+/// The persona's own words around the plan's. Each list is gone through in turn.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Phrases {
+    /// Before the next question, after an answer.
+    pub acknowledge: Vec<String>,
+    /// Before a follow-up.
+    pub probe: Vec<String>,
+    /// Before a question is said again.
+    pub repeat: Vec<String>,
+    /// In a long silence.
+    pub nudge: Vec<String>,
+    /// Before the next question, where none was answered.
+    pub move_on: Vec<String>,
+    /// Before the question is said again to somebody who came back.
+    pub welcome_back: Vec<String>,
+    /// Before the closing where the time is up.
+    pub time_up: Vec<String>,
+}
