@@ -1,6 +1,8 @@
 //! Viva, a real-time media server for live interviews: an SFU with an AI interviewer inside.
 
 pub mod auth;
+pub mod config;
+pub mod http;
 pub mod id;
 pub mod interview;
 pub mod media;

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Installs what building and running Viva needs, and skips what is there.
+# Usage: scripts/setup.sh [--test]     --test adds what the tests need (Chromium, a speech recogniser, sound tools)
+# Written for Debian 12. Runs as root, or as a user with sudo.
+. "$(dirname "$0")/lib.sh"
+
+TEST=0
+for arg in "$@"; do
+	case $arg in
+	--test) TEST=1 ;;
+	*) die "unknown option $arg; the only option is --test" ;;
+	esac
+done
+
+# whisper.cpp and Opus are compiled (cmake, clang for the bindings), espeak-ng is the fallback voice.
+PACKAGES=(build-essential cmake clang libclang-dev pkg-config git curl ca-certificates python3-venv espeak-ng)
+TEST_PACKAGES=(chromium pocketsphinx pocketsphinx-en-us sox ffmpeg)
+NODE_MIN=18
+RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -1)" = "$2" ]; }
+
+installed() { dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+system_packages() {
+	local wanted=("${PACKAGES[@]}") missing=() package
+	[ "$TEST" = 1 ] && wanted+=("${TEST_PACKAGES[@]}")
+	if ! have node || ! at_least "$(node --version | tr -d v)" "$NODE_MIN"; then wanted+=(nodejs npm); fi
+	if ! have apt-get; then
+		note "this is no Debian: please see to it that these are installed: ${wanted[*]}"
+		return
+	fi
+	for package in "${wanted[@]}"; do installed "$package" || missing+=("$package"); done
+	[ ${#missing[@]} = 0 ] && return
+	local sudo=()
+	if [ "$(id -u)" != 0 ]; then
+		have sudo || die "these packages are missing and there is no sudo: ${missing[*]}. Install them as root, then run this again."
+		sudo=(sudo)
+	fi
+	say "Installing system packages: ${missing[*]}"
+	"${sudo[@]}" apt-get update -q
+	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+}
+
+rust() {
+	if have cargo && at_least "$(cargo --version | cut -d' ' -f2)" "$RUST_MIN" && { [ "$TEST" = 0 ] || have cargo-clippy; }; then return; fi
+	if have rustup; then
+		say "Updating Rust (this needs $RUST_MIN or newer)"
+		rustup toolchain install stable --profile minimal --component clippy --component rustfmt
+		rustup default stable
+	else
+		say "Installing Rust with rustup"
+		curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+			sh -s -- -y --profile minimal --component clippy --component rustfmt --no-modify-path
+		PATH="$HOME/.cargo/bin:$PATH"
+	fi
+	at_least "$(cargo --version | cut -d' ' -f2)" "$RUST_MIN" || die "Rust $RUST_MIN or newer is needed, and $(cargo --version) was found first on the PATH. Remove the older one or put ~/.cargo/bin first."
+}
+
+# The library that Piper voices run on; without it the voice falls back to espeak-ng, so this may fail when only running.
+python_packages() {
+	local requirements=(scripts/requirements.txt) sum
+	[ "$TEST" = 1 ] && [ -f tests/interop/requirements.txt ] && requirements+=(tests/interop/requirements.txt)
+	sum=$(checksum "${requirements[@]}")
+	stamped .venv/.viva-packages "$sum" && return
+	say "Installing the ONNX Runtime library$([ "$TEST" = 1 ] && echo ' and the tests'"'"' Python packages') into .venv"
+	local args=() file
+	for file in "${requirements[@]}"; do args+=(-r "$file"); done
+	[ -x .venv/bin/python ] || python3 -m venv .venv
+	if .venv/bin/python -m pip install --disable-pip-version-check -q "${args[@]}"; then
+		echo "$sum" >.venv/.viva-packages
+	elif [ "$TEST" = 1 ]; then
+		die "pip could not install ${requirements[*]}"
+	else
+		note "pip could not install it; the interviewer will speak with espeak-ng instead of Piper"
+	fi
+}
+
+# npm ci in $1, where its lock file has changed since.
+node_packages() {
+	local dir=$1 sum
+	[ -f "$dir/package-lock.json" ] || return 0
+	sum=$(checksum "$dir/package-lock.json")
+	stamped "$dir/node_modules/.viva-packages" "$sum" && return
+	say "Installing the packages of $dir"
+	(cd "$dir" && npm ci --no-audit --no-fund)
+	echo "$sum" >"$dir/node_modules/.viva-packages"
+}
+
+system_packages
+rust
+python_packages
+node_packages web
+[ "$TEST" = 1 ] && node_packages tests/e2e
+say "Everything that Viva needs is installed"

@@ -1,0 +1,3 @@
+//! Config.
+pub mod layers;
+mod locate;
