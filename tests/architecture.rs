@@ -29,7 +29,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http", &["interview", "rooms", "signalling", "store", "auth", "model", "id", "telemetry"]),
     (
         "config",
-        &["auth", "http", "interview", "models", "rooms", "speech", "store", "worker", "telemetry", "id", "media", "model"],
+        &[
+            "auth",
+            "http",
+            "interview",
+            "models",
+            "rooms",
+            "speech",
+            "store",
+            "worker",
+            "telemetry",
+            "id",
+            "media",
+            "model",
+        ],
     ),
     ("cli", &["*"]),
     ("server", &["*"]),
@@ -42,8 +55,18 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     (
         "src/sfu",
         &[
-            "tokio", "async fn", "Instant::now", "SystemTime::now", "Mutex", "RwLock", "Atomic", "mpsc", "println",
-            "dbg!", "thread::", "prometheus",
+            "tokio",
+            "async fn",
+            "Instant::now",
+            "SystemTime::now",
+            "Mutex",
+            "RwLock",
+            "Atomic",
+            "mpsc",
+            "println",
+            "dbg!",
+            "thread::",
+            "prometheus",
         ],
         "the media core has no runtime, no locks and no clock: time and input are arguments, output is returned",
     ),
@@ -158,7 +181,8 @@ fn modules_import_only_downwards() {
     for path in rust_files(&root().join("src")).into_iter().filter(|path| !is_test_file(path)) {
         let module = module_of(&path);
         let Some(allowed) = table.get(module.as_str()) else {
-            mistakes.push(format!("{}: module `{module}` is not in the table of levels; give it a row", relative(&path)));
+            mistakes
+                .push(format!("{}: module `{module}` is not in the table of levels; give it a row", relative(&path)));
             continue;
         };
         for import in imports(&code(&path)) {
@@ -246,19 +270,28 @@ fn metric_names_follow_the_rules() {
     let text = fs::read_to_string(root().join("src/telemetry/metrics.rs")).expect("readable");
     let mut seen = 0;
     for line in text.lines().filter(|line| line.starts_with("    ") && line.contains(": ") && line.contains("(\"")) {
-        let Some((kind, rest)) = line.trim().split_once(": ").and_then(|(_, rest)| rest.split_once("(\"")) else { continue };
+        let Some((kind, rest)) = line.trim().split_once(": ").and_then(|(_, rest)| rest.split_once("(\"")) else {
+            continue;
+        };
         if !kind.chars().all(|c| c.is_ascii_alphabetic()) || kind.is_empty() {
             continue;
         }
         let name = rest.split('"').next().expect("a name");
         seen += 1;
         assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}: snake_case, no digits");
-        assert_eq!(kind.contains("Counter"), kind.contains("Counter") && name.ends_with("_total"), "{name}: counters end in _total");
+        assert_eq!(
+            kind.contains("Counter"),
+            kind.contains("Counter") && name.ends_with("_total"),
+            "{name}: counters end in _total"
+        );
         if !kind.contains("Counter") {
             assert!(!name.ends_with("_total"), "{name}: only counters end in _total");
         }
         if kind.starts_with("Histogram") {
-            assert!(name.ends_with("_seconds") || name.ends_with("_bytes"), "{name}: histograms end in their base unit");
+            assert!(
+                name.ends_with("_seconds") || name.ends_with("_bytes"),
+                "{name}: histograms end in their base unit"
+            );
         }
         for bad in ["_ms", "_us", "_millis", "_micros", "_kb"] {
             assert!(!name.ends_with(bad), "{name}: base units only (seconds, bytes)");

@@ -58,7 +58,9 @@ impl<T: Default + Serialize + DeserializeOwned> Layers<T> {
         match serde_yaml_ng::from_str::<Value>(text) {
             Ok(Value::Null) => {}
             Ok(Value::Mapping(map)) => self.section(name, text, &mut vec![], &map),
-            Ok(_) => self.problem(name.into(), &[], "must hold keys and values, as `server:` with keys below it".into()),
+            Ok(_) => {
+                self.problem(name.into(), &[], "must hold keys and values, as `server:` with keys below it".into())
+            }
             Err(error) => self.problem(name.into(), &[], format!("is not valid YAML: {error}")),
         }
     }
@@ -79,7 +81,9 @@ impl<T: Default + Serialize + DeserializeOwned> Layers<T> {
                 Kind::Section => match value {
                     Value::Null => {}
                     Value::Mapping(map) => self.section(name, text, path, map),
-                    _ => self.problem(origin(), path, "is a section: its keys go on the lines below it, indented".into()),
+                    _ => {
+                        self.problem(origin(), path, "is a section: its keys go on the lines below it, indented".into())
+                    }
                 },
                 Kind::Value => match self.try_value(path, value) {
                     Ok(()) => self.put(path, value.clone(), origin()),
@@ -356,7 +360,10 @@ mod tests {
         assert!(found[2].starts_with("f.yaml:4: `other` is a section"), "{}", found[2]);
         assert_eq!(found[3], "f.yaml:5: `serv` is not a known key; did you mean `server`?");
         assert!(found[4].contains("VIVA_SERVER__PORT"), "{}", found[4]);
-        assert_eq!(found[5], "VIVA_SERVER__LISTENN: `server.listenn` is not a known key; did you mean `server.listen`?");
+        assert_eq!(
+            found[5],
+            "VIVA_SERVER__LISTENN: `server.listenn` is not a known key; did you mean `server.listen`?"
+        );
     }
 
     #[test]

@@ -20,8 +20,7 @@ connect-src 'self' ws: wss: http: https:; object-src 'none'; base-uri 'none'; fo
 frame-ancestors 'none'";
 
 /// The page needs these; whatever it embeds does not get them.
-const PERMISSIONS_POLICY: &str =
-    "camera=(self), microphone=(self), display-capture=(self), screen-wake-lock=(self), autoplay=(self), geolocation=()";
+const PERMISSIONS_POLICY: &str = "camera=(self), microphone=(self), display-capture=(self), screen-wake-lock=(self), autoplay=(self), geolocation=()";
 
 /// Set where the response has none of its own. Links to a room carry an invite, so no referrer leaves.
 const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
