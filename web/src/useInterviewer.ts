@@ -1,6 +1,6 @@
 // The AI interviewer as the room sees it, and what it last said about itself after it has gone.
-import { useRemoteParticipants } from '@livekit/components-react';
-import { ParticipantKind, type RemoteParticipant } from 'livekit-client';
+import { useRemoteParticipants, useRoomContext } from '@livekit/components-react';
+import { ParticipantKind, RoomEvent, type Participant, type RemoteParticipant } from 'livekit-client';
 import { useEffect, useState } from 'react';
 import { readAttributes, type InterviewerInfo, type Progress } from './interviewer';
 
@@ -25,6 +25,17 @@ export function useInterviewer(): { interviewer: Interviewer; people: RemotePart
   const attributes = participant?.attributes;
   const info = readAttributes(attributes);
   const [last, setLast] = useState<Remembered>({ seen: false, name: 'Interviewer' });
+
+  // Its last word and its leaving may come in one breath, and then no drawing lies between them.
+  const room = useRoomContext();
+  useEffect(() => {
+    const onChange = (changed: Record<string, string>, who: Participant) => {
+      const ended = who.kind === ParticipantKind.AGENT && changed['viva.ended'];
+      if (ended) setLast((old) => ({ ...old, seen: true, ended }));
+    };
+    room.on(RoomEvent.ParticipantAttributesChanged, onChange);
+    return () => void room.off(RoomEvent.ParticipantAttributesChanged, onChange);
+  }, [room]);
 
   const name = participant?.name;
   const { ended } = info;

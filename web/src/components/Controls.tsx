@@ -72,7 +72,7 @@ export function Controls(p: ControlsProps) {
         keyHint="M"
         onPress={p.onMicrophone}
       >
-        <span className="control-word">{p.microphoneOn ? 'Microphone on' : 'Microphone off'}</span>
+        <span className="control-word">{p.microphoneOn ? 'Microphone' : 'Muted'}</span>
       </Control>
       <Control
         icon={p.cameraOn ? 'camera' : 'cameraOff'}
@@ -80,7 +80,7 @@ export function Controls(p: ControlsProps) {
         pressed={p.cameraOn}
         onPress={p.onCamera}
       >
-        <span className="control-word">{p.cameraOn ? 'Camera on' : 'Camera off'}</span>
+        <span className="control-word">{p.cameraOn ? 'Camera' : 'Camera off'}</span>
       </Control>
       {p.canShare && (
         <Control

@@ -4,17 +4,20 @@ import { Icon } from './Icon';
 /** A sentence about the state of things, with at most one next step. */
 export function Notice({
   tone = 'plain',
+  small,
   children,
   action,
   testId,
 }: {
   tone?: 'plain' | 'attention' | 'trouble';
+  /** For what stays on screen for the whole call. */
+  small?: boolean;
   children: ReactNode;
   action?: { label: string; onPress: () => void };
   testId?: string;
 }) {
   return (
-    <div className={`notice notice-${tone}`} role={tone === 'trouble' ? 'alert' : 'status'} data-testid={testId}>
+    <div className={`notice notice-${tone}${small ? ' notice-small' : ''}`} role={tone === 'trouble' ? 'alert' : 'status'} data-testid={testId}>
       {tone !== 'plain' && <Icon name="attention" />}
       <p>{children}</p>
       {action && (

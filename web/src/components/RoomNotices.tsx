@@ -7,7 +7,8 @@ export function RoomNotices({
   handle,
   interviewer,
   answering,
-  alone,
+  over,
+  closing,
   canPlay,
   onSound,
   onConsent,
@@ -16,14 +17,16 @@ export function RoomNotices({
   handle: CallHandle;
   interviewer: Interviewer;
   answering: boolean;
-  alone: boolean;
+  over: boolean;
+  /** The transcript opens by itself in a moment. */
+  closing: boolean;
   canPlay: boolean;
   onSound: () => void;
   onConsent: () => void;
   onTranscript: () => void;
 }) {
   const { status, deviceProblem } = handle;
-  const over = Boolean(interviewer.ended);
+  const listens = interviewer.present && !over && !interviewer.waiting;
   return (
     <div className="notices">
       {status === 'joining' && <Notice testId="joining">Joining the call…</Notice>}
@@ -53,7 +56,7 @@ export function RoomNotices({
       {over && (
         <Notice action={{ label: 'See the transcript', onPress: onTranscript }} testId="interview-over">
           The interview is over. Thank you.
-          {alone && interviewer.gone ? ' Your transcript opens in a moment.' : ''}
+          {closing && ' Your transcript opens in a moment.'}
         </Notice>
       )}
       {interviewer.gone && !over && status === 'live' && (
@@ -79,14 +82,14 @@ export function RoomNotices({
             The interviewer stays silent, because the person who is interviewed has not allowed it to listen.
           </Notice>
         ))}
-      {interviewer.present && interviewer.recognition === 'off' && (
-        <Notice tone="attention" testId="recognition-off">
-          Speech recognition is off; the interviewer waits for your pauses. Your words do not appear as captions or in
-          the transcript.
+      {listens && interviewer.recognition === 'off' && (
+        <Notice tone="attention" small testId="recognition-off">
+          Speech recognition is off; the interviewer waits for your pauses. What you say does not appear in captions or
+          transcript.
         </Notice>
       )}
-      {interviewer.present && interviewer.recognition === 'degraded' && (
-        <Notice tone="attention" testId="recognition-degraded">
+      {listens && interviewer.recognition === 'degraded' && (
+        <Notice tone="attention" small testId="recognition-degraded">
           Speech recognition is slow at the moment; some of your words may be missing in captions and transcript.
         </Notice>
       )}

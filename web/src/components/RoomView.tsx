@@ -2,13 +2,14 @@
 import { useLocalParticipant, useStartAudio } from '@livekit/components-react';
 import { useCallback, useEffect, useRef, useState } from 'react';
 import { api } from '../api';
-import { ringState } from '../interviewer';
+import { ringState, type Progress } from '../interviewer';
 import { setPrefs, usePrefs } from '../prefs';
 import { navigate } from '../router';
 import type { Call } from '../session';
 import type { CallHandle } from '../useCall';
 import { useConsents } from '../useConsents';
 import { useInterviewer } from '../useInterviewer';
+import { useRecordedEnd } from '../useRecordedEnd';
 import { useShortcuts } from '../useShortcuts';
 import { Badges } from './Badges';
 import { Captions } from './Captions';
@@ -54,13 +55,14 @@ export function RoomView({ call, handle }: { call: Call; handle: CallHandle }) {
     return () => clearTimeout(timer);
   }, [word]);
 
-  const over = Boolean(interviewer.ended) && interviewer.gone;
+  const recorded = useRecordedEnd(call, status === 'live' && !interviewer.present);
+  const over = Boolean(interviewer.ended) || recorded;
   const alone = people.length === 0;
   useEffect(() => {
-    if (!over || !alone) return;
+    if (!over || interviewer.present || !alone) return;
     const timer = setTimeout(() => void leave(), CLOSE_AFTER_MS);
     return () => clearTimeout(timer);
-  }, [alone, leave, over]);
+  }, [alone, interviewer.present, leave, over]);
 
   const identity = interviewer.participant?.identity;
   const ask = useCallback(
@@ -134,13 +136,14 @@ export function RoomView({ call, handle }: { call: Call; handle: CallHandle }) {
             handle={handle}
             interviewer={interviewer}
             answering={answering}
-            alone={alone}
+            over={over}
+            closing={over && alone && !interviewer.present}
             canPlay={sound.canPlayAudio}
             onSound={sound.mergedProps.onClick}
             onConsent={() => void change('ai_interviewer', true)}
             onTranscript={() => navigate(`/transcript/${encodeURIComponent(call.id)}`)}
           />
-          <Question interviewer={interviewer} />
+          {!over && <Question progress={interviewer.progress} />}
           {captionsOn && (
             <Captions
               captions={captions}
@@ -179,7 +182,7 @@ export function RoomView({ call, handle }: { call: Call; handle: CallHandle }) {
           canShare={canShare}
           answering={answering}
           thinking={interviewer.hold}
-          ready={interviewer.present && !interviewer.ended}
+          ready={interviewer.present && !over}
           onMicrophone={actions.microphone}
           onCamera={() => void setDevice('camera', !local.isCameraEnabled)}
           onShare={actions.share}
@@ -220,9 +223,7 @@ export function RoomView({ call, handle }: { call: Call; handle: CallHandle }) {
   );
 }
 
-function Question({ interviewer }: { interviewer: ReturnType<typeof useInterviewer>['interviewer'] }) {
-  const { progress, ended } = interviewer;
-  if (ended) return null;
+function Question({ progress }: { progress?: Progress }) {
   return (
     <div className="question" data-testid="question">
       <p className="question-text" aria-live="polite" data-testid="question-text">

@@ -9,7 +9,7 @@ interface Corner {
 }
 
 export function SelfView({ participant }: { participant: LocalParticipant }) {
-  const [corner, setCorner] = useState<Corner>({ right: true, bottom: true });
+  const [corner, setCorner] = useState<Corner>({ right: true, bottom: false });
   const [drag, setDrag] = useState<{ x: number; y: number }>();
   const start = useRef<{ x: number; y: number }>();
   const box = useRef<HTMLDivElement>(null);

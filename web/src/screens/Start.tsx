@@ -84,7 +84,13 @@ function StartForm({ practice }: { practice: Practice }) {
         options={practice.plans.map((p) => ({
           value: p.id,
           label: p.title,
-          detail: [p.role, p.level, `${p.questions} questions`, `about ${p.minutes} minutes`].filter(Boolean).join(' · '),
+          detail: (
+            <>
+              {[p.role, p.level].filter(Boolean).join(', ')}
+              <br />
+              {p.questions} questions, about {p.minutes} minutes
+            </>
+          ),
         }))}
       />
       <Choice
