@@ -1,9 +1,16 @@
 //! Audio to words and words to audio. Knows no rooms and no RTP.
 
+pub mod codec;
+pub mod config;
+pub mod ear;
 pub mod listener;
 pub mod speaker;
 pub mod stt;
 pub mod tts;
+pub mod vad;
+pub mod wav;
+
+pub use config::{Chosen, Config, SetupError, stt_from_config, tts_from_config};
 
 /// Why a provider failed, and whether trying again (or elsewhere) may help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,15 +1,37 @@
 //! The interviewer's mouth: clauses in, 20 ms Opus frames out at the pace of talk, and a true account of what was heard.
+//!
+//! Two tasks. The *synthesiser* turns clauses into Opus frames as fast as the voice makes them, some seconds ahead; the
+//! *player* hands one frame to the sink every 20 ms. Not a mixer: one utterance at a time.
+//!
+//! Invariants: every utterance that was ever said ends in exactly one `Finished`; after [`Speaker::interrupt`] has
+//! returned, no frame of what was said before it reaches the sink.
+
+mod heard;
+mod player;
+mod synthesis;
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use self::{player::Player, synthesis::Synthesiser};
 use super::tts::TtsProvider;
 use crate::{media::AudioSink, model::Personal, telemetry::Metrics};
 
-/// Says things in order. One utterance at a time; a new one waits for the one before.
+/// Clauses that wait to be synthesised: more than ten minutes of talk. Full: the clause is dropped and logged.
+const CLAUSES_MAX: usize = 256;
+/// Events that wait for the reader; an utterance makes three.
+const EVENTS_MAX: usize = 64;
+/// Frames synthesised ahead of their playing: 10 s. Full: synthesis waits.
+const FRAMES_AHEAD_MAX: usize = 500;
+
+/// Says things in order. One utterance at a time; a new one waits for the one before. Dropping it is an interruption
+/// without events.
 pub struct Speaker {
-    _private: (),
+    commands: mpsc::Sender<Command>,
+    /// How often there was an interruption: what was said under an older number is void. The player sends frames with
+    /// a read lock on it, so that no frame can slip past an interruption.
+    interruptions: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -23,30 +45,84 @@ pub enum SpeakerEvent {
     Finished { utterance: u64, at: Instant, heard: Personal, complete: bool },
 }
 
+/// What the synthesiser is asked; `epoch` is the number of interruptions when it was.
+struct Command {
+    epoch: u64,
+    utterance: u64,
+    kind: CommandKind,
+}
+
+enum CommandKind {
+    Clause(String),
+    End,
+}
+
+/// What the synthesiser gives to the player, in the order of playing.
+struct Item {
+    epoch: u64,
+    utterance: u64,
+    kind: ItemKind,
+}
+
+enum ItemKind {
+    /// The frames that follow are this clause's.
+    Clause(Personal),
+    FirstAudio(Instant),
+    Frame {
+        payload: Box<[u8]>,
+        /// Holds sound, not the silence before and after.
+        audible: bool,
+    },
+    /// The clause has all its frames; not `complete` where the voice failed or was cancelled.
+    ClauseEnd {
+        complete: bool,
+    },
+    /// A frame of silence after the last clause that brings the encoder's last sound out.
+    Tail(Box<[u8]>),
+    End,
+}
+
 impl Speaker {
-    /// Spawns the speaker's task. Events must be read: the queue is bounded and a full one delays speech.
+    /// Spawns the speaker's tasks. Events must be read: the queue is bounded and a full one delays speech. Frames go out
+    /// until the sink is closed; then whatever is said ends at once.
     pub fn spawn(
-        _tts: Arc<dyn TtsProvider>,
-        _sink: Arc<dyn AudioSink>,
-        _metrics: Arc<Metrics>,
+        tts: Arc<dyn TtsProvider>,
+        sink: Arc<dyn AudioSink>,
+        metrics: Arc<Metrics>,
     ) -> (Self, mpsc::Receiver<SpeakerEvent>) {
-        todo!()
+        let (commands, command_queue) = mpsc::channel(CLAUSES_MAX);
+        let (items, item_queue) = mpsc::channel(FRAMES_AHEAD_MAX);
+        let (events, event_queue) = mpsc::channel(EVENTS_MAX);
+        let (interruptions, epoch) = watch::channel(0);
+        tokio::spawn(Synthesiser::new(tts, metrics, epoch.clone()).run(command_queue, items));
+        tokio::spawn(Player::new(sink, epoch, events).run(item_queue));
+        (Self { commands, interruptions }, event_queue)
     }
 
     /// Adds a clause to an utterance; the first clause opens it. Utterance numbers must rise. Clauses are synthesised
     /// ahead of their playing.
-    pub fn say(&self, _utterance: u64, _clause: String) {
-        todo!()
+    pub fn say(&self, utterance: u64, clause: String) {
+        self.command(utterance, CommandKind::Clause(clause));
     }
 
     /// No more clauses will come for this utterance.
-    pub fn end(&self, _utterance: u64) {
-        todo!()
+    pub fn end(&self, utterance: u64) {
+        self.command(utterance, CommandKind::End);
     }
 
     /// Stops at once: not one more frame leaves after this returns. Everything queued is dropped, synthesis cancelled;
-    /// `Finished { complete: false }` follows for an utterance that had begun.
+    /// `Finished { complete: false }` follows for every utterance that was said and had not finished.
     pub fn interrupt(&self) {
-        todo!()
+        self.interruptions.send_modify(|n| *n += 1);
+    }
+
+    fn command(&self, utterance: u64, kind: CommandKind) {
+        let epoch = *self.interruptions.borrow();
+        if self.commands.try_send(Command { epoch, utterance, kind }).is_err() {
+            tracing::warn!(utterance, "the speaker is gone or has too much to say: a clause is left out");
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Speech recognition: one small trait, one file per provider.
 
+pub mod openai;
+
 use std::time::Duration;
 
 use tokio::sync::mpsc;

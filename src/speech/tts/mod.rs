@@ -1,5 +1,7 @@
 //! Text-to-speech: one small trait, one file per provider.
 
+pub mod espeak;
+
 use tokio::sync::mpsc;
 
 use super::ProviderError;
