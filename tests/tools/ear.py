@@ -8,7 +8,7 @@ Invariant: a text is only returned where the sound fits it. A grammar alone woul
 sentence, so every senone is scored (`compallsen`): then a word's acoustic score per frame tells how far it is from
 the best that any phone could have scored there, and what is too far is refused.
 
-As a program:  ear.py --sentences FILE.json [--prefixes] [--phrases] WAV...   one JSON object a line and recording.
+As a program:  ear.py --sentences FILE.json [--prefixes] [--phrases [--pause S]] WAV...   one JSON object a line and recording.
 """
 
 import argparse
@@ -179,6 +179,7 @@ def main():
     parser.add_argument("--sentences", required=True, help="JSON file with a list of sentences")
     parser.add_argument("--prefixes", action="store_true", help="a sentence may break off after any word")
     parser.add_argument("--phrases", action="store_true", help="split at pauses and hear every phrase by itself")
+    parser.add_argument("--pause", type=float, default=0.2, help="seconds of silence that part two phrases")
     parser.add_argument("wav", nargs="+")
     arguments = parser.parse_args()
     with open(arguments.sentences, encoding="utf-8") as file:
@@ -186,7 +187,7 @@ def main():
     for path in arguments.wav:
         pcm = read(path)
         if arguments.phrases:
-            heard = [{"start": a, "end": b, **ear.hear(part)} for a, b, part in phrases(pcm)]
+            heard = [{"start": a, "end": b, **ear.hear(part)} for a, b, part in phrases(pcm, arguments.pause)]
             print(json.dumps({"file": path, "phrases": heard}), flush=True)
         else:
             print(json.dumps({"file": path, **ear.hear(pcm)}), flush=True)
