@@ -3,9 +3,14 @@ import { useSyncExternalStore } from 'react';
 
 const listeners = new Set<() => void>();
 
+let moved = false;
+/** Whether the page came here by itself, so that a screen reader is to be told. */
+export const hasMoved = () => moved;
+
 export function navigate(to: string, replace = false): void {
   if (replace) history.replaceState(null, '', to);
   else history.pushState(null, '', to);
+  moved = true;
   window.scrollTo(0, 0);
   listeners.forEach((listener) => listener());
 }

@@ -13,7 +13,7 @@ export function Notice({
   /** For what stays on screen for the whole call. */
   small?: boolean;
   children: ReactNode;
-  action?: { label: string; onPress: () => void };
+  action?: { label: string; onPress: () => void; next?: boolean };
   testId?: string;
 }) {
   return (
@@ -21,7 +21,7 @@ export function Notice({
       {tone !== 'plain' && <Icon name="attention" />}
       <p>{children}</p>
       {action && (
-        <button type="button" className="secondary" onClick={action.onPress}>
+        <button type="button" className={action.next ? 'primary' : 'secondary'} onClick={action.onPress}>
           {action.label}
         </button>
       )}

@@ -1,4 +1,5 @@
-import { useEffect, type ReactNode } from 'react';
+import { useEffect, useRef, type ReactNode } from 'react';
+import { hasMoved } from '../router';
 import { ThemeSwitch } from './ThemeSwitch';
 
 /** A page outside of the room: name on top, one column. */
@@ -6,6 +7,10 @@ export function Page({ title, children, wide }: { title: string; children: React
   useEffect(() => {
     document.title = title === 'Viva' ? title : `${title} · Viva`;
   }, [title]);
+  const main = useRef<HTMLElement>(null);
+  useEffect(() => {
+    if (hasMoved()) main.current?.focus({ preventScroll: true });
+  }, []);
   return (
     <div className="page">
       <header className="page-head">
@@ -17,7 +22,7 @@ export function Page({ title, children, wide }: { title: string; children: React
         </a>
         <ThemeSwitch />
       </header>
-      <main className={wide ? 'column column-wide' : 'column'}>{children}</main>
+      <main ref={main} tabIndex={-1} className={wide ? 'column column-wide' : 'column'}>{children}</main>
     </div>
   );
 }

@@ -36,7 +36,7 @@ export function RoomNotices({
         </Notice>
       )}
       {!canPlay && (
-        <Notice tone="attention" action={{ label: 'Turn on sound', onPress: onSound }} testId="sound-blocked">
+        <Notice tone="attention" action={{ label: 'Turn on sound', onPress: onSound, next: true }} testId="sound-blocked">
           Your browser keeps the sound off until you press.
         </Notice>
       )}
@@ -54,7 +54,7 @@ export function RoomNotices({
         </Notice>
       )}
       {over && (
-        <Notice action={{ label: 'See the transcript', onPress: onTranscript }} testId="interview-over">
+        <Notice action={{ label: 'See the transcript', onPress: onTranscript, next: true }} testId="interview-over">
           The interview is over. Thank you.
           {closing && ' Your transcript opens in a moment.'}
         </Notice>
@@ -72,7 +72,7 @@ export function RoomNotices({
         (answering ? (
           <Notice
             tone="attention"
-            action={{ label: 'Let the AI listen', onPress: onConsent }}
+            action={{ label: 'Let the AI listen', onPress: onConsent, next: true }}
             testId="waiting-consent"
           >
             The interviewer may not listen to you, so it stays silent. The call itself works.
