@@ -122,6 +122,27 @@ pub enum Command {
     },
 }
 
+impl Command {
+    pub fn room(&self) -> &RoomSid {
+        match self {
+            Self::Join { room, .. }
+            | Self::Leave { room, .. }
+            | Self::Offer { room, .. }
+            | Self::Trickle { room, .. }
+            | Self::Publish { room, .. }
+            | Self::PublishInjected { room, .. }
+            | Self::Unpublish { room, .. }
+            | Self::Mute { room, .. }
+            | Self::Subscribe { room, .. }
+            | Self::Pause { room, .. }
+            | Self::SendData { room, .. }
+            | Self::OpenTap { room, .. }
+            | Self::CloseTap { room, .. }
+            | Self::Inject { room, .. } => room,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Event {
     pub room: RoomSid,

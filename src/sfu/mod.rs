@@ -1,5 +1,254 @@
-//! The pure media core of one worker.
+//! The pure media core of one worker: rooms, transports, forwarding. No threads, no sockets, no clock: time is an
+//! argument and datagrams are values, so that a thread, a test and a bench can run it alike.
+//!
+//! Polling order: any number of [`Sfu::handle_command`] and [`Sfu::handle_datagram`], then [`Sfu::handle_timeout`]
+//! once (it sends what they queued), then [`Sfu::poll_transmit`] and [`Sfu::poll_event`] until they are empty, then
+//! sleep until [`Sfu::poll_timeout`]. Time never goes back.
 
 mod api;
+mod clock;
+mod demux;
+mod forwarder;
+mod injector;
+mod negotiation;
+mod participant;
+mod room;
+mod sdp;
+mod signalling;
+mod slots;
+mod speakers;
+mod stats;
+mod subscription;
+mod timers;
+mod track;
+mod transport;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    time::Instant,
+};
 
 pub use api::{Command, DataChannel, Event, EventKind, MediaKind, PendingTrack};
+pub use stats::SfuStats;
+pub use transport::{Certificate, CertificateError, Transmit};
+
+use self::{
+    demux::{Demux, stun_request_ufrag},
+    participant::ParticipantKey,
+    room::{Room, RoomKey},
+    slots::Slots,
+    timers::Timers,
+    transport::{Notice, TransportConfig},
+};
+use crate::id::{ParticipantSid, RoomSid};
+
+/// A transport, wherever it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Route {
+    room: RoomKey,
+    participant: ParticipantKey,
+}
+
+#[derive(Clone, Copy)]
+enum TimerKey {
+    Room(RoomKey),
+    Participant(Route),
+}
+
+/// What all rooms of a worker share.
+struct Context {
+    transports: TransportConfig,
+    demux: Demux<Route>,
+    timers: Timers<TimerKey>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    stats: SfuStats,
+    /// Scratch of one drain; empty between calls.
+    notices: Vec<Notice>,
+}
+
+impl Context {
+    fn emit(&mut self, room: &RoomSid, participant: &ParticipantSid, kind: EventKind) {
+        self.events.push_back(Event { room: room.clone(), participant: participant.clone(), kind });
+    }
+}
+
+/// All rooms of one worker.
+pub struct Sfu {
+    rooms: Slots<Room>,
+    by_sid: HashMap<RoomSid, RoomKey>,
+    dirty: Vec<RoomKey>,
+    /// The room that is being worked on; what remains here after a panic is to blame.
+    current: Option<RoomKey>,
+    cx: Context,
+}
+
+impl Sfu {
+    /// `addresses` are where clients can reach this core: none may be unspecified.
+    pub fn new(certificate: Certificate, addresses: &[SocketAddr]) -> Self {
+        debug_assert!(addresses.iter().all(|address| !address.ip().is_unspecified()));
+        Self {
+            rooms: Slots::default(),
+            by_sid: HashMap::new(),
+            dirty: Vec::new(),
+            current: None,
+            cx: Context {
+                transports: TransportConfig::new(certificate, addresses),
+                demux: Demux::default(),
+                timers: Timers::default(),
+                transmits: VecDeque::new(),
+                events: VecDeque::new(),
+                stats: SfuStats::default(),
+                notices: Vec::new(),
+            },
+        }
+    }
+
+    /// Does what the control plane asks. What names a room or a participant that is gone is ignored: the two sides
+    /// race.
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        if let Command::Join { room, participant, transport, auto_subscribe } = command {
+            let key = self.open(&room);
+            self.with_room(key, |room, cx| room.join(now, participant, transport, auto_subscribe, cx));
+            return;
+        }
+        let Some(key) = self.by_sid.get(command.room()).copied() else { return };
+        self.with_room(key, |room, cx| handle_room_command(now, room, command, cx));
+        if self.rooms.get(key).is_some_and(Room::is_empty)
+            && let Some(room) = self.rooms.remove(key)
+        {
+            self.by_sid.remove(&room.sid);
+            self.cx.stats.rooms = self.rooms.len() as u64;
+        }
+    }
+
+    fn open(&mut self, sid: &RoomSid) -> RoomKey {
+        if let Some(key) = self.by_sid.get(sid) {
+            return *key;
+        }
+        let key = self.rooms.insert(Room::new(sid.clone()));
+        if let Some(room) = self.rooms.get_mut(key) {
+            room.key = Some(key);
+        }
+        self.by_sid.insert(sid.clone(), key);
+        self.cx.stats.rooms = self.rooms.len() as u64;
+        key
+    }
+
+    /// One UDP datagram, as it was received. `destination` is the candidate that it was sent to.
+    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
+        self.cx.stats.datagrams_in += 1;
+        let route = match stun_request_ufrag(datagram) {
+            Some(ufrag) => self.route_by_ufrag(now, source, destination, datagram, ufrag),
+            None => self.cx.demux.by_address(source),
+        };
+        let Some(Route { room, participant }) = route else {
+            self.cx.stats.dropped_unknown_peer += 1;
+            return;
+        };
+        self.with_room(room, |room, cx| {
+            room.handle_datagram(now, participant, (source, destination), datagram, cx);
+        });
+    }
+
+    /// First contact, or a refresh of it: believed where the request proves to be from who we gave the name to.
+    fn route_by_ufrag(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        datagram: &[u8],
+        ufrag: &str,
+    ) -> Option<Route> {
+        let by_address = self.cx.demux.by_address(source);
+        let Some(route) = self.cx.demux.by_ufrag(ufrag) else { return by_address };
+        if by_address != Some(route) {
+            let room = self.rooms.get(route.room)?;
+            if !room.accepts(now, route.participant, (source, destination), datagram) {
+                return None;
+            }
+            self.cx.demux.bind(source, route);
+        }
+        Some(route)
+    }
+
+    fn with_room(&mut self, key: RoomKey, work: impl FnOnce(&mut Room, &mut Context)) {
+        let Some(room) = self.rooms.get_mut(key) else { return };
+        self.current = Some(key);
+        let was_dirty = room.is_dirty();
+        work(room, &mut self.cx);
+        if room.is_dirty() && !was_dirty {
+            self.dirty.push(key);
+        }
+        self.current = None;
+    }
+
+    /// Does what is due and sends what was queued.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, key)) = self.cx.timers.pop_due(now) {
+            match key {
+                TimerKey::Room(key) => self.with_room(key, |room, cx| room.handle_timeout(now, at, cx)),
+                TimerKey::Participant(Route { room, participant }) => {
+                    self.with_room(room, |room, cx| room.handle_participant_timeout(now, at, participant, cx));
+                }
+            }
+        }
+        while let Some(key) = self.dirty.pop() {
+            self.with_room(key, |room, cx| room.flush(now, cx));
+        }
+    }
+
+    /// The next datagram to send. Those to one destination come side by side.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.cx.transmits.pop_front()
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.cx.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] must be called at the latest; `None` where only input can bring work.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.cx.timers.next()
+    }
+
+    pub fn stats(&self) -> &SfuStats {
+        &self.cx.stats
+    }
+
+    /// After a panic inside a call: takes down the room in which it happened and tells its members. The others go
+    /// on. False where no room is to blame.
+    pub fn quarantine(&mut self) -> bool {
+        let Some(key) = self.current.take() else { return false };
+        let Some(mut room) = self.rooms.remove(key) else { return false };
+        self.by_sid.remove(&room.sid);
+        self.cx.notices.clear();
+        room.fail("the media worker failed in this room", &mut self.cx);
+        self.cx.stats.rooms = self.rooms.len() as u64;
+        true
+    }
+}
+
+fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut Context) {
+    match command {
+        // Opens the room, so it is handled before one is looked up.
+        Command::Join { .. } => {}
+        Command::Leave { participant, .. } => room.leave(now, &participant, cx),
+        Command::Offer { participant, offer_id, sdp, .. } => room.offer(now, &participant, offer_id, &sdp, cx),
+        // An ICE-lite side sends to whoever proves itself by a request; it has no use for candidates.
+        Command::Trickle { .. } => {}
+        Command::Publish { participant, track, .. } => room.publish(now, &participant, track, cx),
+        Command::PublishInjected { participant, track, .. } => room.publish_injected(now, &participant, track, cx),
+        Command::Unpublish { participant, track, .. } => room.unpublish(now, &participant, &track, cx),
+        Command::Mute { participant, track, muted, .. } => room.mute(now, &participant, &track, muted, cx),
+        Command::Subscribe { subscriber, track, subscribed, .. } => {
+            room.subscribe(now, &subscriber, &track, subscribed, cx);
+        }
+        Command::Pause { subscriber, track, paused, .. } => room.pause(now, &subscriber, &track, paused, cx),
+        Command::SendData { to, channel, payload, .. } => room.send_data(now, &to, channel, &payload, cx),
+        Command::OpenTap { track, tap, .. } => room.open_tap(&track, tap, cx),
+        Command::CloseTap { track, .. } => room.close_tap(&track, cx),
+        Command::Inject { track, frame, .. } => room.inject(now, &track, frame, cx),
+    }
+}

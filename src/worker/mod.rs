@@ -1,5 +1,296 @@
-//! Threads and sockets around [`crate::sfu`].
+//! Threads and sockets around [`crate::sfu`]: one thread per worker, each with its own UDP port, its own rooms and
+//! nothing shared. A room never leaves its worker, so forwarding needs no lock.
 
+mod addresses;
 mod handle;
+mod outbox;
+mod publisher;
+mod socket;
+
+use std::{
+    io,
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 pub use handle::{WorkerClosed, WorkerHandle};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use self::{
+    addresses::Addresses,
+    outbox::{EVENTS_MAX, Outbox},
+    publisher::Publisher,
+    socket::UdpBatch,
+};
+use crate::{
+    sfu::{Certificate, CertificateError, Command, Event, Sfu},
+    telemetry::Metrics,
+};
+
+/// Commands on their way to a worker. Control waits where it is full; the interviewer's voice is dropped.
+const COMMANDS_MAX: usize = 1_024;
+/// Commands taken per tick, so that a burst of them cannot hold up media.
+const COMMANDS_PER_TICK_MAX: usize = 64;
+/// Reads per tick (of 32 datagrams or GRO runs each), so that a flood cannot hold up timers.
+const READS_PER_TICK_MAX: usize = 8;
+/// How soon events that found no room are tried again.
+const OUTBOX_RETRY: Duration = Duration::from_millis(5);
+/// Errors of the socket come in floods; one line in so many is enough.
+const SOCKET_ERRORS_LOGGED_EVERY: u64 = 1_000;
+
+const SOCKET: mio::Token = mio::Token(0);
+const WAKER: mio::Token = mio::Token(1);
+
+/// The media plane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Media threads; 0 means one per core. Each takes one UDP port.
+    pub workers: usize,
+    /// UDP port of the first worker; the others follow. Clients must reach them.
+    pub udp_port_base: u16,
+    /// IP addresses that clients are told to send media to. Empty means all of this machine's own. Behind address
+    /// translation (cloud, container) set the public one.
+    pub advertise_ips: Vec<IpAddr>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { workers: 0, udp_port_base: 7882, advertise_ips: Vec::new() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "UDP port {port} for media is in use: stop the process that holds it (`ss -lunp 'sport = :{port}'` names it), \
+         or set rtc.udp_port_base to another port"
+    )]
+    PortInUse { port: u16 },
+    #[error("UDP port {port} for media could not be opened: {source}")]
+    Socket { port: u16, source: io::Error },
+    #[error("rtc.udp_port_base {base} leaves no room for {workers} workers: the last port would be above 65535")]
+    PortRange { base: u16, workers: usize },
+    #[error("the addresses of this machine could not be read ({0}): set rtc.advertise_ips")]
+    Interfaces(io::Error),
+    #[error("this machine has no IP address for media: set rtc.advertise_ips")]
+    NoAddress,
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("a media thread could not be started: {0}")]
+    Thread(io::Error),
+}
+
+/// Starts all workers. They stop when every handle of theirs is dropped.
+pub fn start(config: &Config, metrics: Arc<Metrics>) -> Result<Vec<(WorkerHandle, mpsc::Receiver<Event>)>, StartError> {
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    let workers = if config.workers == 0 { cores() } else { config.workers };
+    let certificate = Certificate::generate()?;
+    // All ports first: a server with half of its ports is no use.
+    let mut sockets = Vec::with_capacity(workers);
+    for index in 0..workers {
+        let out_of_range = || StartError::PortRange { base: config.udp_port_base, workers };
+        let offset = u16::try_from(index).map_err(|_| out_of_range())?;
+        // Port 0 asks the system for a free one, for each worker.
+        let port = match config.udp_port_base {
+            0 => 0,
+            base => base.checked_add(offset).ok_or_else(out_of_range)?,
+        };
+        let socket = UdpBatch::bind(port).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortInUse { port },
+            _ => StartError::Socket { port, source },
+        })?;
+        sockets.push(socket);
+    }
+    sockets
+        .into_iter()
+        .enumerate()
+        .map(|(index, socket)| MediaWorker::start(index, socket, &certificate, config, metrics.clone()))
+        .collect()
+}
+
+struct MediaWorker {
+    index: usize,
+    poll: mio::Poll,
+    events: mio::Events,
+    socket: UdpBatch,
+    addresses: Addresses,
+    commands: mpsc::Receiver<Command>,
+    /// There may be more to read than the last tick took.
+    more: bool,
+    outbox: Outbox,
+    sfu: Sfu,
+    publisher: Publisher,
+    socket_errors: u64,
+}
+
+impl MediaWorker {
+    fn start(
+        index: usize,
+        mut socket: UdpBatch,
+        certificate: &Certificate,
+        config: &Config,
+        metrics: Arc<Metrics>,
+    ) -> Result<(WorkerHandle, mpsc::Receiver<Event>), StartError> {
+        let poll = mio::Poll::new().map_err(StartError::Thread)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Thread)?);
+        let port = socket.local_port().map_err(|source| StartError::Socket { port: 0, source })?;
+        poll.registry()
+            .register(socket.source(), SOCKET, mio::Interest::READABLE)
+            .map_err(|source| StartError::Socket { port, source })?;
+        let addresses =
+            Addresses::new(&config.advertise_ips, port, socket.is_ipv6()).map_err(StartError::Interfaces)?;
+        if addresses.advertised().is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        tracing::info!(worker = index, port, candidates = addresses.advertised().len(), "media worker listens");
+        let (command_tx, commands) = mpsc::channel(COMMANDS_MAX);
+        let (event_tx, event_rx) = mpsc::channel(EVENTS_MAX);
+        let worker = Self {
+            index,
+            poll,
+            events: mio::Events::with_capacity(16),
+            socket,
+            sfu: Sfu::new(certificate.clone(), addresses.advertised()),
+            addresses,
+            commands,
+            more: false,
+            outbox: Outbox::new(event_tx),
+            publisher: Publisher::new(Instant::now(), index, metrics),
+            socket_errors: 0,
+        };
+        thread::Builder::new()
+            .name(format!("media-{index}"))
+            .spawn(move || worker.run())
+            .map_err(StartError::Thread)?;
+        Ok((WorkerHandle::new(command_tx, waker), event_rx))
+    }
+
+    fn run(mut self) {
+        while !self.commands.is_closed() {
+            let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick())) else { continue };
+            // One room's fault must not take the others down.
+            if !self.sfu.quarantine() {
+                tracing::error!(worker = self.index, "media worker failed outside of any room and stops");
+                resume_unwind(panic);
+            }
+            tracing::error!(worker = self.index, "media worker failed in a room, which was closed");
+        }
+        self.publisher.publish(self.sfu.stats());
+    }
+
+    fn tick(&mut self) {
+        self.wait();
+        let now = Instant::now();
+        self.read_commands(now);
+        self.read_datagrams(now);
+        self.sfu.handle_timeout(now);
+        self.send_datagrams();
+        self.send_events();
+        self.publisher.handle_tick(now, Instant::now(), self.sfu.stats());
+    }
+
+    fn wait(&mut self) {
+        let now = Instant::now();
+        let mut until = self.publisher.poll_timeout();
+        if let Some(due) = self.sfu.poll_timeout() {
+            until = until.min(due);
+        }
+        if self.outbox.is_waiting() {
+            until = until.min(now + OUTBOX_RETRY);
+        }
+        let timeout = if self.more { Duration::ZERO } else { until.saturating_duration_since(now) };
+        // Interrupted by a signal, or nothing that we could do about it: go on with what is there.
+        let _ = self.poll.poll(&mut self.events, Some(timeout));
+        self.more = false;
+    }
+
+    fn read_commands(&mut self, now: Instant) {
+        for _ in 0..COMMANDS_PER_TICK_MAX {
+            match self.commands.try_recv() {
+                Ok(command) => self.sfu.handle_command(now, command),
+                Err(_) => return,
+            }
+        }
+        self.more = true;
+    }
+
+    fn read_datagrams(&mut self, now: Instant) {
+        let Self { socket, sfu, addresses, .. } = self;
+        for _ in 0..READS_PER_TICK_MAX {
+            let read = socket.receive(|source, destination, datagram| {
+                if let Some(candidate) = addresses.candidate(destination) {
+                    sfu.handle_datagram(now, source, candidate, datagram);
+                }
+            });
+            match read {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    self.socket_errors += 1;
+                    if self.socket_errors % SOCKET_ERRORS_LOGGED_EVERY == 1 {
+                        tracing::warn!(worker = self.index, %error, "reading media failed");
+                    }
+                    return;
+                }
+            }
+        }
+        self.more = true;
+    }
+
+    fn send_datagrams(&mut self) {
+        let outcome = self.socket.send(&self.addresses, || self.sfu.poll_transmit());
+        self.publisher.dropped += outcome.dropped;
+    }
+
+    fn send_events(&mut self) {
+        self.outbox.flush();
+        while let Some(event) = self.sfu.poll_event() {
+            self.outbox.push(event);
+        }
+        self.publisher.dropped += std::mem::take(&mut self.outbox.dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(udp_port_base: u16, workers: usize) -> Config {
+        Config { workers, udp_port_base, advertise_ips: vec!["127.0.0.1".parse().unwrap()] }
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_what_to_do() {
+        let taken = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = start(&config(port, 1), Arc::new(Metrics::new())).err().unwrap().to_string();
+        assert!(error.contains(&port.to_string()) && error.contains("rtc.udp_port_base"), "{error}");
+        let error = start(&config(65_535, 2), Arc::new(Metrics::new())).err().unwrap();
+        assert!(matches!(error, StartError::PortRange { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_worker_answers_commands_and_stops_with_its_last_handle() {
+        let mut workers = start(&config(0, 1), Arc::new(Metrics::new())).unwrap();
+        let (handle, mut events) = workers.pop().unwrap();
+        let (room, participant) = (crate::id::RoomSid::random(), crate::id::ParticipantSid::random());
+        let join = Command::Join {
+            room: room.clone(),
+            participant: participant.clone(),
+            transport: true,
+            auto_subscribe: true,
+        };
+        handle.send(join).await.unwrap();
+        let offer = Command::Offer { room, participant, offer_id: 7, sdp: "nonsense".to_owned() };
+        handle.send(offer).await.unwrap();
+        let event = events.recv().await.unwrap();
+        assert!(matches!(event.kind, crate::sfu::EventKind::OfferRejected { offer_id: 7, .. }));
+        drop(handle);
+        assert!(events.recv().await.is_none());
+    }
+}

@@ -1,0 +1,379 @@
+//! What the sections of one client's peer connection carry. Pure: no SDP text, no transport, no clock.
+//!
+//! The client always offers. Sections on which it receives are filled with the tracks that are wished for it; where
+//! there are too few, it is asked for more and offers again. Sections on which it sends are matched with the tracks
+//! that it announced, in whichever order the two come.
+//!
+//! Invariant: a section never goes from one track to another in one answer. It is answered inactive once between, so
+//! that the client sees the one end and the other begin.
+
+use std::time::{Duration, Instant};
+
+use super::{MediaKind, PendingTrack, sdp::OfferedSection, track::TrackKey};
+use crate::id::TrackSid;
+
+/// Several tracks often come at once (microphone and camera): one request for sections serves all that come within.
+const REQUIREMENT_DELAY: Duration = Duration::from_millis(10);
+/// Requests for sections are this far apart, since each costs the client a negotiation.
+const REQUIREMENT_INTERVAL: Duration = Duration::from_millis(150);
+/// Browsers may change a track's id. A section and an announcement of one kind that stay alone for this long are
+/// taken for each other; before that the right partner of either may still be under way.
+const MATCH_BY_KIND_AFTER: Duration = Duration::from_millis(300);
+/// Announced tracks that wait for their section; LiveKit's servers allow as many.
+const PENDING_TRACKS_MAX: usize = 20;
+/// Tracks that one client may receive.
+const WISHES_MAX: usize = 256;
+/// Sections of one peer connection; offers with more are refused.
+pub const SECTIONS_MAX: usize = 256;
+
+/// What a section on which the client receives is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Free,
+    Carries(TrackKey),
+    /// Its track ended; the client has yet to learn it.
+    Released,
+}
+
+struct Section {
+    mid: String,
+    kind: MediaKind,
+    usage: Use,
+    /// Whether the last offer let us send on it.
+    receives: bool,
+}
+
+/// A track that this client is to receive.
+struct Wish {
+    track: TrackKey,
+    kind: MediaKind,
+    paused: bool,
+    attached: bool,
+}
+
+/// A section on which the client sends.
+struct Uplink {
+    mid: String,
+    kind: MediaKind,
+    track_id: String,
+    rids: Vec<String>,
+    track: Option<TrackKey>,
+    /// Its track was taken down by us; it is matched with no other.
+    retired: bool,
+    since: Instant,
+}
+
+/// A track that the client announced.
+struct Announced {
+    track: PendingTrack,
+    muted: bool,
+    since: Instant,
+}
+
+/// An announced track that found its section.
+#[derive(Debug)]
+pub struct Published {
+    pub mid: String,
+    pub pending: PendingTrack,
+    pub muted: bool,
+}
+
+/// What an offer changed. Sections are named by their `mid`.
+#[derive(Debug, Default)]
+pub struct OfferOutcome {
+    /// Sections that now carry a track, and whether it is paused.
+    pub attached: Vec<(String, TrackKey, bool)>,
+    /// Tracks that the client no longer has a section for.
+    pub detached: Vec<TrackKey>,
+    /// Sections that are free again and need a new SSRC for their next track.
+    pub renewed: Vec<String>,
+    pub published: Vec<Published>,
+    /// Tracks that the client took back.
+    pub ended: Vec<TrackKey>,
+}
+
+/// What time brought.
+#[derive(Debug, Default)]
+pub struct TimeoutOutcome {
+    /// Ask the client for this many more sections for audio and video.
+    pub required: Option<(u32, u32)>,
+    pub published: Vec<Published>,
+}
+
+#[derive(Default)]
+pub struct Negotiation {
+    sections: Vec<Section>,
+    wishes: Vec<Wish>,
+    uplinks: Vec<Uplink>,
+    pending: Vec<Announced>,
+    offered: bool,
+    /// Sections asked for since the last offer.
+    asked: Option<[u32; 2]>,
+    require_at: Option<Instant>,
+    required_at: Option<Instant>,
+}
+
+impl Negotiation {
+    pub fn handle_offer(&mut self, now: Instant, offered: &[OfferedSection]) -> OfferOutcome {
+        let mut outcome = OfferOutcome::default();
+        self.offered = true;
+        self.asked = None;
+        self.require_at = None;
+        for section in offered {
+            if let Some(kind) = section.kind {
+                self.offer_downlink(section, kind, &mut outcome);
+                self.offer_uplink(now, section, kind, &mut outcome);
+            }
+        }
+        outcome.published = self.match_by_id();
+        self.update_requirement(now);
+        outcome
+    }
+
+    fn offer_downlink(&mut self, offer: &OfferedSection, kind: MediaKind, outcome: &mut OfferOutcome) {
+        let at = match self.sections.iter().position(|section| section.mid == offer.mid) {
+            Some(at) => at,
+            None if !offer.receives => return,
+            None => {
+                self.sections.push(Section { mid: offer.mid.clone(), kind, usage: Use::Free, receives: true });
+                self.sections.len() - 1
+            }
+        };
+        let section = &mut self.sections[at];
+        section.receives = offer.receives;
+        match section.usage {
+            Use::Carries(track) if !offer.receives => {
+                section.usage = Use::Free;
+                outcome.renewed.push(section.mid.clone());
+                if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
+                    wish.attached = false;
+                    outcome.detached.push(track);
+                }
+            }
+            Use::Carries(_) => {}
+            Use::Released => {
+                section.usage = Use::Free;
+                outcome.renewed.push(section.mid.clone());
+            }
+            Use::Free if offer.receives => {
+                let waiting = self.wishes.iter_mut().find(|wish| !wish.attached && wish.kind == section.kind);
+                if let Some(wish) = waiting {
+                    wish.attached = true;
+                    section.usage = Use::Carries(wish.track);
+                    outcome.attached.push((section.mid.clone(), wish.track, wish.paused));
+                }
+            }
+            Use::Free => {}
+        }
+    }
+
+    fn offer_uplink(&mut self, now: Instant, offer: &OfferedSection, kind: MediaKind, outcome: &mut OfferOutcome) {
+        let known = self.uplinks.iter().position(|uplink| uplink.mid == offer.mid);
+        match (known, offer.sends) {
+            (Some(at), false) => outcome.ended.extend(self.uplinks.swap_remove(at).track),
+            (Some(at), true) => {
+                let uplink = &mut self.uplinks[at];
+                uplink.rids.clone_from(&offer.rids);
+                // The section was taken for another track, which was announced.
+                let replaced = uplink.track_id != offer.track_id
+                    && self.pending.iter().any(|announced| announced.track.is(&offer.track_id));
+                if replaced {
+                    outcome.ended.extend(uplink.track.take());
+                    uplink.retired = false;
+                }
+                uplink.track_id.clone_from(&offer.track_id);
+            }
+            (None, true) => self.uplinks.push(Uplink {
+                mid: offer.mid.clone(),
+                kind,
+                track_id: offer.track_id.clone(),
+                rids: offer.rids.clone(),
+                track: None,
+                retired: false,
+                since: now,
+            }),
+            (None, false) => {}
+        }
+    }
+
+    /// The client announced a track. The outcome is its section, if that is there and can only be its.
+    pub fn publish(&mut self, now: Instant, track: PendingTrack) -> Vec<Published> {
+        if self.pending.len() < PENDING_TRACKS_MAX {
+            self.pending.push(Announced { track, muted: false, since: now });
+        }
+        self.match_by_id()
+    }
+
+    /// Forgets an announcement.
+    pub fn unannounce(&mut self, track: &TrackSid) {
+        self.pending.retain(|announced| announced.track.track != *track);
+    }
+
+    /// Mutes a track that is not live yet.
+    pub fn mute_announced(&mut self, track: &TrackSid, muted: bool) {
+        for announced in self.pending.iter_mut().filter(|announced| announced.track.track == *track) {
+            announced.muted = muted;
+        }
+    }
+
+    /// Tells which track a matched section became.
+    pub fn bind(&mut self, mid: &str, track: TrackKey) {
+        if let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.mid == mid) {
+            uplink.track = Some(track);
+            uplink.retired = false;
+        }
+    }
+
+    /// We took the track down; its section stays unused until the client takes it back.
+    pub fn retire(&mut self, track: TrackKey) {
+        for uplink in self.uplinks.iter_mut().filter(|uplink| uplink.track == Some(track)) {
+            uplink.track = None;
+            uplink.retired = true;
+        }
+    }
+
+    /// The track on a section that the client sends on, and the rank of a layer of it.
+    pub fn uplink(&self, mid: &str, rid: Option<&str>) -> Option<(TrackKey, usize)> {
+        let uplink = self.uplinks.iter().find(|uplink| uplink.mid == mid)?;
+        let rank = rid.and_then(|rid| uplink.rids.iter().position(|known| known == rid)).unwrap_or(0);
+        Some((uplink.track?, rank))
+    }
+
+    fn match_by_id(&mut self) -> Vec<Published> {
+        self.match_by(|uplink, announced| announced.track.is(&uplink.track_id))
+    }
+
+    fn match_by_kind(&mut self, now: Instant) -> Vec<Published> {
+        self.match_by(|uplink, announced| now >= match_at(uplink, announced))
+    }
+
+    fn match_by(&mut self, fits: impl Fn(&Uplink, &Announced) -> bool) -> Vec<Published> {
+        let mut published = Vec::new();
+        for uplink in self.uplinks.iter_mut().filter(|uplink| uplink.is_unclaimed()) {
+            let is_its = |announced: &Announced| announced.track.kind == uplink.kind && fits(uplink, announced);
+            if let Some(at) = self.pending.iter().position(is_its) {
+                // Claimed from here on; `bind` names the track.
+                uplink.retired = true;
+                let Announced { track: pending, muted, .. } = self.pending.remove(at);
+                published.push(Published { mid: uplink.mid.clone(), pending, muted });
+            }
+        }
+        published
+    }
+
+    fn match_by_kind_at(&self) -> Option<Instant> {
+        let unclaimed = self.uplinks.iter().filter(|uplink| uplink.is_unclaimed());
+        unclaimed
+            .flat_map(|uplink| {
+                let of_kind = self.pending.iter().filter(|announced| announced.track.kind == uplink.kind);
+                of_kind.map(|announced| match_at(uplink, announced))
+            })
+            .min()
+    }
+
+    /// The client is to receive this track. False where it is already, or may have no more.
+    pub fn wish(&mut self, now: Instant, track: TrackKey, kind: MediaKind) -> bool {
+        if self.wishes.len() >= WISHES_MAX || self.wishes.iter().any(|wish| wish.track == track) {
+            return false;
+        }
+        self.wishes.push(Wish { track, kind, paused: false, attached: false });
+        self.update_requirement(now);
+        true
+    }
+
+    /// The client is not to receive this track any more.
+    pub fn unwish(&mut self, now: Instant, track: TrackKey) {
+        self.wishes.retain(|wish| wish.track != track);
+        for section in self.sections.iter_mut().filter(|section| section.usage == Use::Carries(track)) {
+            section.usage = Use::Released;
+        }
+        self.update_requirement(now);
+    }
+
+    pub fn pause(&mut self, track: TrackKey, paused: bool) {
+        if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
+            wish.paused = paused;
+        }
+    }
+
+    /// The track that a section carries to the client.
+    pub fn carried(&self, mid: &str) -> Option<TrackKey> {
+        self.sections.iter().find(|section| section.mid == mid).and_then(|section| match section.usage {
+            Use::Carries(track) => Some(track),
+            _ => None,
+        })
+    }
+
+    /// How many sections lack for the wishes: `[audio, video]`.
+    fn lacking(&self) -> [u32; 2] {
+        let mut lacking = [0u32; 2];
+        for wish in self.wishes.iter().filter(|wish| !wish.attached) {
+            lacking[wish.kind.index()] += 1;
+        }
+        for section in self.sections.iter().filter(|section| section.receives && section.usage == Use::Free) {
+            let lacking = &mut lacking[section.kind.index()];
+            *lacking = lacking.saturating_sub(1);
+        }
+        if self.sections.len() + (lacking[0] + lacking[1]) as usize > SECTIONS_MAX {
+            return [0; 2];
+        }
+        lacking
+    }
+
+    fn must_negotiate(&self) -> bool {
+        let released = self.sections.iter().any(|section| section.usage == Use::Released);
+        let fillable = |wish: &Wish| {
+            let free = |section: &Section| section.receives && section.usage == Use::Free && section.kind == wish.kind;
+            self.lacking()[wish.kind.index()] > 0 || self.sections.iter().any(free)
+        };
+        released || self.wishes.iter().any(|wish| !wish.attached && fillable(wish))
+    }
+
+    fn update_requirement(&mut self, now: Instant) {
+        let lacking = self.lacking();
+        let covered = self.asked.is_some_and(|asked| lacking[0] <= asked[0] && lacking[1] <= asked[1]);
+        if !self.offered || covered || !self.must_negotiate() {
+            self.require_at = None;
+        } else if self.require_at.is_none() {
+            let spaced = self.required_at.map(|at| at + REQUIREMENT_INTERVAL);
+            self.require_at = Some((now + REQUIREMENT_DELAY).max(spaced.unwrap_or(now)));
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.require_at, self.match_by_kind_at()].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) -> TimeoutOutcome {
+        let published = self.match_by_kind(now);
+        let required = self.require_at.take_if(|at| now >= *at).map(|_| {
+            let lacking = self.lacking();
+            let asked = self.asked.unwrap_or_default();
+            let more = [lacking[0].saturating_sub(asked[0]), lacking[1].saturating_sub(asked[1])];
+            self.asked = Some([asked[0] + more[0], asked[1] + more[1]]);
+            self.required_at = Some(now);
+            (more[0], more[1])
+        });
+        TimeoutOutcome { required, published }
+    }
+}
+
+fn match_at(uplink: &Uplink, announced: &Announced) -> Instant {
+    uplink.since.max(announced.since) + MATCH_BY_KIND_AFTER
+}
+
+impl Uplink {
+    fn is_unclaimed(&self) -> bool {
+        self.track.is_none() && !self.retired
+    }
+}
+
+impl PendingTrack {
+    fn is(&self, track_id: &str) -> bool {
+        !track_id.is_empty() && self.cids.iter().any(|cid| cid == track_id)
+    }
+}
+
+#[cfg(test)]
+#[path = "negotiation_tests.rs"]
+mod tests;

@@ -1,0 +1,531 @@
+//! A room: its members, their tracks, and everything that one of them does to the others.
+//!
+//! Invariant: between two calls no notice of a transport is left unread, and every transport on which something was
+//! queued is in `dirty`.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use str0m::rtp::{RtpPacket, Ssrc, Vp8Descriptor};
+
+use super::{
+    Context, DataChannel, EventKind, MediaKind, Route, TimerKey,
+    forwarder::{MediaPacket, forward, media_extensions},
+    injector::{Injector, VOICE_DBOV},
+    negotiation::Published,
+    participant::{Participant, ParticipantKey},
+    slots::{Key, Slots},
+    speakers::ActiveSpeakers,
+    timers::Armed,
+    track::{Selection, Track, TrackKey},
+    transport::{Notice, Sink, Transport},
+};
+use crate::{
+    id::{ParticipantSid, RoomSid, TrackSid},
+    media::{OpusFrame, PACKET_DURATION, TapWriter},
+};
+
+pub type RoomKey = Key<Room>;
+
+/// Lengths of Opus packets that a level may count for (RFC 6716 section 2.1.4 allows 2.5 to 120 ms); keeps silence
+/// between two packets from counting as sound.
+const PACKET_LENGTHS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(120));
+/// A deadline that has passed already comes up again after this long, so that a transport cannot spin the thread.
+const TIMER_GRAIN: Duration = Duration::from_millis(1);
+
+pub struct Room {
+    pub sid: RoomSid,
+    /// Set once, when the room got its place.
+    pub key: Option<RoomKey>,
+    pub armed: Armed,
+    pub(super) participants: Slots<Participant>,
+    pub(super) by_sid: HashMap<ParticipantSid, ParticipantKey>,
+    pub(super) tracks: Slots<Track>,
+    pub(super) tracks_by_sid: HashMap<TrackSid, TrackKey>,
+    speakers: ActiveSpeakers<ParticipantKey>,
+    dirty: Vec<ParticipantKey>,
+    inbox: VecDeque<(ParticipantKey, Notice)>,
+}
+
+impl Room {
+    pub fn new(sid: RoomSid) -> Self {
+        Self {
+            sid,
+            key: None,
+            armed: Armed::default(),
+            participants: Slots::default(),
+            by_sid: HashMap::new(),
+            tracks: Slots::default(),
+            tracks_by_sid: HashMap::new(),
+            speakers: ActiveSpeakers::default(),
+            dirty: Vec::new(),
+            inbox: VecDeque::new(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.participants.is_empty()
+    }
+
+    // --- members ---
+
+    pub fn join(&mut self, now: Instant, sid: ParticipantSid, transport: bool, auto_subscribe: bool, cx: &mut Context) {
+        if self.by_sid.contains_key(&sid) {
+            return;
+        }
+        let transport = transport.then(|| Transport::new(now, &cx.transports));
+        cx.stats.transports += u64::from(transport.is_some());
+        let participant = Participant::new(now, sid.clone(), transport, auto_subscribe);
+        let key = self.participants.insert(participant);
+        self.by_sid.insert(sid, key);
+        self.update_ufrag(key, cx);
+        let others: Vec<_> = self.tracks.iter().map(|(track, it)| (track, it.kind)).collect();
+        if let Some(participant) = self.participants.get_mut(key).filter(|it| it.auto_subscribe) {
+            for (track, kind) in others {
+                participant.negotiation.wish(now, track, kind);
+            }
+        }
+        self.rearm(now, key, cx);
+    }
+
+    pub fn leave(&mut self, now: Instant, sid: &ParticipantSid, cx: &mut Context) {
+        let Some(key) = self.by_sid.remove(sid) else { return };
+        let published: Vec<_> = self.tracks.iter().filter(|(_, it)| it.owner == key).map(|(track, _)| track).collect();
+        for track in published {
+            self.remove_track(now, track, cx);
+        }
+        for (_, track) in self.tracks.iter_mut() {
+            track.subscriptions.retain(|subscription| subscription.subscriber != key);
+        }
+        if let Some(participant) = self.participants.remove(key) {
+            cx.stats.transports -= u64::from(participant.transport.is_some());
+        }
+        self.speakers.remove(key);
+        if let Some(room) = self.key {
+            cx.demux.remove(Route { room, participant: key });
+        }
+    }
+
+    /// Tells everybody that it is over; for a room that cannot go on.
+    pub fn fail(&mut self, reason: &str, cx: &mut Context) {
+        for (key, participant) in self.participants.iter_mut() {
+            if participant.transport.take().is_some() {
+                cx.stats.transports -= 1;
+                cx.emit(&self.sid, &participant.sid, EventKind::Closed { reason: reason.to_owned() });
+            }
+            if let Some(room) = self.key {
+                cx.demux.remove(Route { room, participant: key });
+            }
+        }
+        for (_, track) in self.tracks.iter_mut() {
+            cx.stats.taps_open -= u64::from(track.tap.take().is_some());
+        }
+    }
+
+    // --- transports ---
+
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        (source, destination): (SocketAddr, SocketAddr),
+        datagram: &[u8],
+        cx: &mut Context,
+    ) {
+        self.drive(now, key, cx, |transport, sink| {
+            transport.handle_datagram(now, source, destination, datagram, sink);
+        });
+        self.settle(now, cx);
+    }
+
+    pub fn accepts(
+        &self,
+        now: Instant,
+        key: ParticipantKey,
+        (source, destination): (SocketAddr, SocketAddr),
+        datagram: &[u8],
+    ) -> bool {
+        let transport = self.participants.get(key).and_then(|it| it.transport.as_ref());
+        transport.is_some_and(|transport| transport.accepts(now, source, destination, datagram))
+    }
+
+    /// Runs one member's transport and keeps what it says for [`Self::settle`].
+    pub(super) fn drive<T>(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        cx: &mut Context,
+        change: impl FnOnce(&mut Transport, &mut Sink<'_>) -> T,
+    ) -> Option<T> {
+        let transport = self.participants.get_mut(key)?.transport.as_mut()?;
+        let mut sink = Sink { transmits: &mut cx.transmits, notices: &mut cx.notices, stats: &mut cx.stats };
+        let result = change(transport, &mut sink);
+        self.inbox.extend(cx.notices.drain(..).map(|notice| (key, notice)));
+        self.rearm(now, key, cx);
+        Some(result)
+    }
+
+    pub(super) fn rearm(&mut self, now: Instant, key: ParticipantKey, cx: &mut Context) {
+        let (Some(room), Some(participant)) = (self.key, self.participants.get_mut(key)) else { return };
+        if let Some(at) = participant.deadline() {
+            let at = at.max(now + TIMER_GRAIN);
+            cx.timers.arm(&mut participant.armed, at, TimerKey::Participant(Route { room, participant: key }));
+        }
+    }
+
+    fn rearm_room(&mut self, cx: &mut Context) {
+        let keyframes = self.tracks.iter().filter_map(|(_, track)| track.keyframe_deadline()).min();
+        let deadline = [keyframes, self.speakers.poll_timeout()].into_iter().flatten().min();
+        if let (Some(room), Some(at)) = (self.key, deadline) {
+            cx.timers.arm(&mut self.armed, at, TimerKey::Room(room));
+        }
+    }
+
+    pub(super) fn mark_dirty(&mut self, key: ParticipantKey) {
+        if let Some(participant) = self.participants.get_mut(key)
+            && !std::mem::replace(&mut participant.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Sends what was queued. Each transport once, so that its datagrams leave side by side.
+    pub fn flush(&mut self, now: Instant, cx: &mut Context) {
+        while let Some(key) = self.dirty.pop() {
+            if let Some(participant) = self.participants.get_mut(key) {
+                participant.dirty = false;
+            }
+            self.drive(now, key, cx, |transport, sink| transport.flush(now, sink));
+            self.settle(now, cx);
+        }
+    }
+
+    /// The entry of this member came up.
+    pub fn handle_participant_timeout(&mut self, now: Instant, at: Instant, key: ParticipantKey, cx: &mut Context) {
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        if !participant.armed.take(at) {
+            return;
+        }
+        let outcome = participant.negotiation.handle_timeout(now);
+        if let Some((audios, videos)) = outcome.required {
+            cx.emit(&self.sid, &participant.sid, EventKind::MediaSectionsRequired { audios, videos });
+        }
+        let due = participant.transport.as_ref().and_then(Transport::deadline).is_some_and(|deadline| deadline <= now);
+        for published in outcome.published {
+            self.go_live(now, key, published, cx);
+        }
+        if due {
+            self.drive(now, key, cx, |transport, sink| transport.flush(now, sink));
+            self.settle(now, cx);
+        } else {
+            self.rearm(now, key, cx);
+        }
+    }
+
+    /// The entry of the room itself came up: speakers, and keyframe requests that were held back.
+    pub fn handle_timeout(&mut self, now: Instant, at: Instant, cx: &mut Context) {
+        if !self.armed.take(at) {
+            return;
+        }
+        for change in self.speakers.handle_timeout(now) {
+            if let Some(participant) = self.participants.get(change.speaker) {
+                let kind = EventKind::Speaker { level: change.level, active: change.active };
+                cx.emit(&self.sid, &participant.sid, kind);
+            }
+        }
+        for track in self.tracks.keys() {
+            let due = self.tracks.get_mut(track).and_then(|it| Some((it.owner, it.keyframe_due(now)?)));
+            if let Some((owner, ssrc)) = due {
+                self.request_keyframe(now, owner, ssrc, cx);
+            }
+        }
+        self.rearm_room(cx);
+        self.settle(now, cx);
+    }
+
+    /// Acts on everything that transports said.
+    pub(super) fn settle(&mut self, now: Instant, cx: &mut Context) {
+        while let Some((key, notice)) = self.inbox.pop_front() {
+            match notice {
+                Notice::Packet(packet) => self.handle_packet(now, key, packet, cx),
+                Notice::Connected => self.emit(key, EventKind::Connected, cx),
+                Notice::Disconnected => self.emit(key, EventKind::Disconnected, cx),
+                Notice::ChannelOpen(channel) => {
+                    self.mark_dirty(key);
+                    self.emit(key, EventKind::DataChannelOpen { channel }, cx);
+                }
+                Notice::Data(channel, payload) => self.handle_data(now, key, channel, payload, cx),
+                Notice::KeyframeRequest(mid) => {
+                    let carried = self.participants.get(key).and_then(|it| it.negotiation.carried(&mid));
+                    if let Some(track) = carried {
+                        self.need_keyframe(now, track, None, cx);
+                    }
+                }
+                Notice::Closed(reason) => self.close_transport(key, reason, cx),
+            }
+        }
+    }
+
+    pub(super) fn emit(&self, key: ParticipantKey, kind: EventKind, cx: &mut Context) {
+        if let Some(participant) = self.participants.get(key) {
+            cx.emit(&self.sid, &participant.sid, kind);
+        }
+    }
+
+    fn close_transport(&mut self, key: ParticipantKey, reason: String, cx: &mut Context) {
+        let taken = self.participants.get_mut(key).and_then(|it| it.transport.take());
+        if taken.is_some() {
+            cx.stats.transports -= 1;
+            if let Some(room) = self.key {
+                cx.demux.remove(Route { room, participant: key });
+            }
+            self.emit(key, EventKind::Closed { reason }, cx);
+        }
+    }
+
+    /// Makes the demultiplexer know the transport's user name, which an ICE restart changes.
+    pub(super) fn update_ufrag(&mut self, key: ParticipantKey, cx: &mut Context) {
+        let (Some(room), Some(participant)) = (self.key, self.participants.get_mut(key)) else { return };
+        let Some(transport) = &mut participant.transport else { return };
+        let ufrag = transport.local_ufrag();
+        if ufrag != participant.ufrag {
+            cx.demux.remove_ufrag(&participant.ufrag);
+            cx.demux.add_ufrag(ufrag.clone(), Route { room, participant: key });
+            participant.ufrag = ufrag;
+        }
+    }
+
+    fn handle_data(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        channel: DataChannel,
+        payload: bytes::Bytes,
+        cx: &mut Context,
+    ) {
+        cx.stats.data_in[usize::from(channel == DataChannel::Lossy)] += 1;
+        let affordable = self.participants.get_mut(key).is_some_and(|it| it.data.take(now, payload.len()));
+        if affordable {
+            self.emit(key, EventKind::Data { channel, payload }, cx);
+            return;
+        }
+        cx.stats.dropped_queue_full += 1;
+        if channel == DataChannel::Reliable {
+            self.close_transport(key, "sends more data than is allowed".to_owned(), cx);
+        }
+    }
+
+    // --- media ---
+
+    fn handle_packet(&mut self, now: Instant, key: ParticipantKey, packet: RtpPacket, cx: &mut Context) {
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        let Some((track_key, rank)) = participant.route(packet.header.ssrc) else { return };
+        let captured = captured_at(participant, &packet);
+        let Some(track) = self.tracks.get_mut(track_key) else { return };
+        let kind = track.kind;
+        cx.stats.received(kind, packet.payload.len());
+        if track.muted {
+            cx.stats.dropped_paused += 1;
+            return;
+        }
+        let vp8 = (kind == MediaKind::Video).then(|| Vp8Descriptor::parse(&packet.payload).ok()).flatten();
+        let packet = MediaPacket {
+            source: *packet.header.ssrc,
+            seq: *packet.seq_no,
+            rtp_time: packet.time.numer(),
+            marker: packet.header.marker,
+            ext: media_extensions(&packet.header.ext_vals),
+            arrived: packet.timestamp,
+            captured,
+            vp8,
+            payload: packet.payload,
+        };
+        if kind == MediaKind::Video && !self.select_layer(now, track_key, &packet, rank, cx) {
+            return;
+        }
+        self.forward(now, track_key, &packet, cx);
+    }
+
+    fn select_layer(
+        &mut self,
+        now: Instant,
+        key: TrackKey,
+        packet: &MediaPacket,
+        rank: usize,
+        cx: &mut Context,
+    ) -> bool {
+        let Some(track) = self.tracks.get_mut(key) else { return false };
+        let keyframe = packet.starts_keyframe();
+        if keyframe {
+            track.keyframe_arrived(packet.source);
+        }
+        let selection = track.select(now, packet.source, rank, keyframe);
+        if selection == Selection::Forward {
+            return true;
+        }
+        cx.stats.dropped_layer += 1;
+        if selection == Selection::DropAndAskKeyframe {
+            self.need_keyframe(now, key, Some(packet.source), cx);
+        }
+        false
+    }
+
+    fn forward(&mut self, now: Instant, key: TrackKey, packet: &MediaPacket, cx: &mut Context) {
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        if track.kind == MediaKind::Audio {
+            let length = track.last_audio_time.map(|last| packet.rtp_time.saturating_sub(last));
+            track.last_audio_time = Some(packet.rtp_time);
+            let length = length.map_or(PACKET_DURATION, |samples| Duration::from_micros(samples * 1_000 / 48));
+            let length = length.clamp(PACKET_LENGTHS.0, PACKET_LENGTHS.1);
+            if let Some(level) = packet.ext.audio_level {
+                self.speakers.handle_level(now, track.owner, level.unsigned_abs(), length);
+            }
+        }
+        let starving = forward(track, packet, &mut self.participants, &mut self.dirty, &mut cx.stats);
+        if starving {
+            self.need_keyframe(now, key, Some(packet.source), cx);
+        }
+        if let (Some(room), Some(at)) = (self.key, self.speakers.poll_timeout()) {
+            cx.timers.arm(&mut self.armed, at, TimerKey::Room(room));
+        }
+    }
+
+    /// Speaks a frame as the injected track. Reported once it is queued; it leaves within this tick.
+    pub fn inject(&mut self, now: Instant, sid: &TrackSid, frame: OpusFrame, cx: &mut Context) {
+        let Some(key) = self.tracks_by_sid.get(sid).copied() else { return };
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        let (owner, muted) = (track.owner, track.muted);
+        let Some(injector) = &mut track.injector else { return };
+        let report = frame.report;
+        let injected = injector.handle_frame(now, frame);
+        cx.stats.injected += 1;
+        if muted {
+            cx.stats.dropped_paused += 1;
+        } else {
+            let packet = MediaPacket {
+                source: 0,
+                seq: injected.seq,
+                rtp_time: injected.rtp_time,
+                marker: injected.marker,
+                payload: injected.payload,
+                ext: str0m::rtp::ExtensionValues {
+                    audio_level: Some(-(VOICE_DBOV as i8)),
+                    voice_activity: Some(true),
+                    ..Default::default()
+                },
+                arrived: now,
+                captured: now,
+                vp8: None,
+            };
+            self.forward(now, key, &packet, cx);
+        }
+        if let Some(report) = report {
+            self.emit(owner, EventKind::Injected { track: sid.clone(), report, at: now }, cx);
+        }
+    }
+
+    pub(super) fn need_keyframe(&mut self, now: Instant, key: TrackKey, ssrc: Option<u32>, cx: &mut Context) {
+        let Some(track) = self.tracks.get_mut(key).filter(|it| it.kind == MediaKind::Video) else { return };
+        let owner = track.owner;
+        match track.need_keyframe(now, ssrc) {
+            Some(ssrc) => self.request_keyframe(now, owner, ssrc, cx),
+            None => {
+                let deadline = track.keyframe_deadline();
+                if let (Some(room), Some(at)) = (self.key, deadline) {
+                    cx.timers.arm(&mut self.armed, at, TimerKey::Room(room));
+                }
+            }
+        }
+    }
+
+    fn request_keyframe(&mut self, now: Instant, owner: ParticipantKey, ssrc: u32, cx: &mut Context) {
+        self.drive(now, owner, cx, |transport, sink| transport.request_keyframe(Ssrc::from(ssrc), sink));
+        self.mark_dirty(owner);
+    }
+
+    // --- tracks ---
+
+    /// An announced track found its section: it is live, and wished for by all who take everything.
+    pub(super) fn go_live(&mut self, now: Instant, owner: ParticipantKey, published: Published, cx: &mut Context) {
+        let Published { mid, pending, muted } = published;
+        let mut track = Track::new(pending.track.clone(), owner, pending.kind);
+        track.muted = muted;
+        let key = self.add_track(now, track, cx);
+        if let Some(participant) = self.participants.get_mut(owner) {
+            participant.negotiation.bind(&mid, key);
+            participant.forget_routes();
+        }
+        let mime_type = pending.kind.mime_type().to_owned();
+        self.emit(owner, EventKind::TrackLive { track: pending.track, mid, mime_type }, cx);
+    }
+
+    pub fn publish_injected(&mut self, now: Instant, owner: &ParticipantSid, sid: TrackSid, cx: &mut Context) {
+        let Some(owner) = self.by_sid.get(owner).copied() else { return };
+        let mut track = Track::new(sid, owner, MediaKind::Audio);
+        track.injector = Some(Injector::default());
+        self.add_track(now, track, cx);
+    }
+
+    fn add_track(&mut self, now: Instant, track: Track, cx: &mut Context) -> TrackKey {
+        let (sid, kind, owner) = (track.sid.clone(), track.kind, track.owner);
+        if let Some(replaced) = self.tracks_by_sid.get(&sid).copied() {
+            self.remove_track(now, replaced, cx);
+        }
+        let key = self.tracks.insert(track);
+        self.tracks_by_sid.insert(sid, key);
+        for other in self.participants.keys() {
+            let participant = self.participants.get_mut(other).filter(|it| other != owner && it.auto_subscribe);
+            if participant.is_some_and(|it| it.transport.is_some() && it.negotiation.wish(now, key, kind)) {
+                self.rearm(now, other, cx);
+            }
+        }
+        key
+    }
+
+    pub(super) fn remove_track(&mut self, now: Instant, key: TrackKey, cx: &mut Context) {
+        let Some(track) = self.tracks.remove(key) else { return };
+        self.tracks_by_sid.remove(&track.sid);
+        cx.stats.taps_open -= u64::from(track.tap.is_some());
+        for other in self.participants.keys() {
+            if let Some(participant) = self.participants.get_mut(other) {
+                participant.forget_routes();
+                participant.negotiation.retire(key);
+                participant.negotiation.unwish(now, key);
+            }
+            self.rearm(now, other, cx);
+        }
+    }
+
+    pub fn open_tap(&mut self, sid: &TrackSid, tap: TapWriter, cx: &mut Context) {
+        let track = self.tracks_by_sid.get(sid).and_then(|key| self.tracks.get_mut(*key));
+        if let Some(track) = track.filter(|it| it.kind == MediaKind::Audio) {
+            let replaced = track.tap.replace(tap);
+            cx.stats.taps_open += u64::from(replaced.is_none());
+        }
+    }
+
+    pub fn close_tap(&mut self, sid: &TrackSid, cx: &mut Context) {
+        if let Some(track) = self.tracks_by_sid.get(sid).and_then(|key| self.tracks.get_mut(*key)) {
+            cx.stats.taps_open -= u64::from(track.tap.take().is_some());
+        }
+    }
+}
+
+/// When the packet was captured, by our clock: from the publisher's sender reports where there are any.
+fn captured_at(participant: &mut Participant, packet: &RtpPacket) -> Instant {
+    let arrived = packet.timestamp;
+    let Some(report) = packet.last_sender_info else { return arrived };
+    let hz = packet.time.frequency().get();
+    let reported = report.rtp_time.numer() as u32;
+    let since = (packet.time.numer() as u32).wrapping_sub(reported) as i32;
+    let offset = Duration::from_secs_f64(f64::from(since.unsigned_abs()) / f64::from(hz));
+    let sender = if since >= 0 { report.ntp_time.checked_add(offset) } else { report.ntp_time.checked_sub(offset) };
+    sender.map_or(arrived, |sender| participant.clock.map(sender, arrived))
+}

@@ -1,0 +1,241 @@
+//! What the control plane asks of a room: offers, announcements, subscriptions, data.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use str0m::media::Mid;
+
+use super::{
+    Context, DataChannel, EventKind, MediaKind, PendingTrack,
+    negotiation::{OfferOutcome, SECTIONS_MAX},
+    participant::ParticipantKey,
+    room::Room,
+    sdp::{self, OfferedSection, SectionPlan},
+    subscription::Subscription,
+};
+use crate::id::{ParticipantSid, TrackSid};
+
+/// The largest offer that is read. Chromium's with 20 sections are 60 kB.
+const OFFER_BYTES_MAX: usize = 512 * 1024;
+
+impl Room {
+    pub fn offer(&mut self, now: Instant, sid: &ParticipantSid, offer_id: u32, offer: &str, cx: &mut Context) {
+        let Some(key) = self.by_sid.get(sid).copied() else { return };
+        match self.answer(now, key, offer, cx) {
+            Ok((outcome, sdp, tracks)) => {
+                self.emit(key, EventKind::Answer { offer_id, sdp, tracks }, cx);
+                self.apply(now, key, outcome, cx);
+            }
+            Err(reason) => self.emit(key, EventKind::OfferRejected { offer_id, reason }, cx),
+        }
+        self.settle(now, cx);
+    }
+
+    /// Takes the offer and writes the answer; nothing else of the room changes yet.
+    #[allow(clippy::type_complexity)]
+    fn answer(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        offer: &str,
+        cx: &mut Context,
+    ) -> Result<(OfferOutcome, String, Vec<(String, TrackSid)>), String> {
+        if offer.len() > OFFER_BYTES_MAX {
+            return Err(format!("the offer is larger than {OFFER_BYTES_MAX} bytes"));
+        }
+        let sections = sdp::offered_sections(offer);
+        if sections.len() > SECTIONS_MAX {
+            return Err(format!("the offer has more than {SECTIONS_MAX} sections"));
+        }
+        let offer = sdp::without_candidates(offer);
+        let accepted = self.drive(now, key, cx, |transport, sink| transport.accept_offer(&offer, sink));
+        let answer = accepted.ok_or("the participant has no transport")?.map_err(|error| error.to_string())?;
+        self.update_ufrag(key, cx);
+        self.mark_dirty(key);
+        let participant = self.participants.get_mut(key).ok_or("the participant left")?;
+        let outcome = participant.negotiation.handle_offer(now, &sections);
+        let (answer, tracks) = self.rewrite(key, &sections, &answer);
+        Ok((outcome, answer, tracks))
+    }
+
+    fn rewrite(
+        &self,
+        key: ParticipantKey,
+        sections: &[OfferedSection],
+        answer: &str,
+    ) -> (String, Vec<(String, TrackSid)>) {
+        let mut tracks = Vec::new();
+        let answer = sdp::rewrite_answer(answer, |mid| {
+            let offered = sections.iter().find(|section| section.mid == mid && section.kind.is_some());
+            let Some(offered) = offered else { return SectionPlan::Keep };
+            let carried = self.participants.get(key).and_then(|it| it.negotiation.carried(mid));
+            let track = carried.and_then(|track| self.tracks.get(track));
+            let owner = track.and_then(|track| self.participants.get(track.owner));
+            match (track, owner) {
+                (Some(track), Some(owner)) => {
+                    tracks.push((mid.to_owned(), track.sid.clone()));
+                    SectionPlan::Carries {
+                        stream: format!("{}|{}", owner.sid, track.sid),
+                        track: track.sid.to_string(),
+                    }
+                }
+                _ if offered.receives => SectionPlan::Silent { client_sends: offered.sends },
+                _ => SectionPlan::Keep,
+            }
+        });
+        (answer, tracks)
+    }
+
+    fn apply(&mut self, now: Instant, key: ParticipantKey, outcome: OfferOutcome, cx: &mut Context) {
+        if let Some(participant) = self.participants.get_mut(key) {
+            participant.forget_routes();
+        }
+        for mid in outcome.renewed {
+            self.drive(now, key, cx, |transport, sink| transport.renew_outlet(Mid::from(mid.as_str()), sink));
+        }
+        for track in outcome.detached {
+            if let Some(track) = self.tracks.get_mut(track) {
+                track.subscriptions.retain(|subscription| subscription.subscriber != key);
+            }
+        }
+        for track in outcome.ended {
+            if let Some(sid) = self.tracks.get(track).map(|it| it.sid.clone()) {
+                self.remove_track(now, track, cx);
+                self.emit(key, EventKind::TrackEnded { track: sid }, cx);
+            }
+        }
+        for published in outcome.published {
+            self.go_live(now, key, published, cx);
+        }
+        for (mid, track, paused) in outcome.attached {
+            self.attach(now, key, &mid, track, paused, cx);
+        }
+        self.rearm(now, key, cx);
+    }
+
+    fn attach(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        mid: &str,
+        track_key: super::track::TrackKey,
+        paused: bool,
+        cx: &mut Context,
+    ) {
+        let Some(track) = self.tracks.get_mut(track_key) else { return };
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        let Some(transport) = &mut participant.transport else { return };
+        // Without an outlet the client speaks none of our codecs: the section stays silent.
+        let Some(outlet) = transport.outlet(Mid::from(mid), track.kind) else { return };
+        let first = track.subscriptions.is_empty();
+        track.subscriptions.push(Subscription::new(key, outlet, track.kind, paused));
+        let (owner, sid) = (track.owner, track.sid.clone());
+        if first {
+            self.emit(owner, EventKind::TrackSubscribed { track: sid }, cx);
+        }
+        self.need_keyframe(now, track_key, None, cx);
+    }
+
+    pub fn publish(&mut self, now: Instant, sid: &ParticipantSid, track: PendingTrack, cx: &mut Context) {
+        let Some(key) = self.by_sid.get(sid).copied() else { return };
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        for published in participant.negotiation.publish(now, track) {
+            self.go_live(now, key, published, cx);
+        }
+        self.rearm(now, key, cx);
+    }
+
+    pub fn unpublish(&mut self, now: Instant, sid: &ParticipantSid, track: &TrackSid, cx: &mut Context) {
+        let Some(key) = self.by_sid.get(sid).copied() else { return };
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        participant.negotiation.unannounce(track);
+        if let Some(track) = self.track_of(key, track) {
+            self.remove_track(now, track, cx);
+        }
+    }
+
+    pub fn mute(&mut self, now: Instant, sid: &ParticipantSid, track: &TrackSid, muted: bool, cx: &mut Context) {
+        let Some(owner) = self.by_sid.get(sid).copied() else { return };
+        let Some(key) = self.track_of(owner, track) else {
+            if let Some(participant) = self.participants.get_mut(owner) {
+                participant.negotiation.mute_announced(track, muted);
+            }
+            return;
+        };
+        if let Some(track) = self.tracks.get_mut(key).filter(|it| it.muted != muted) {
+            track.set_muted(muted);
+            if !muted {
+                self.need_keyframe(now, key, None, cx);
+            }
+        }
+    }
+
+    /// A track, if it is this participant's.
+    fn track_of(&self, owner: ParticipantKey, track: &TrackSid) -> Option<super::track::TrackKey> {
+        let key = *self.tracks_by_sid.get(track)?;
+        self.tracks.get(key).filter(|it| it.owner == owner).map(|_| key)
+    }
+
+    pub fn subscribe(
+        &mut self,
+        now: Instant,
+        subscriber: &ParticipantSid,
+        track: &TrackSid,
+        subscribed: bool,
+        cx: &mut Context,
+    ) {
+        let Some(key) = self.by_sid.get(subscriber).copied() else { return };
+        let Some(track_key) = self.tracks_by_sid.get(track).copied() else { return };
+        let Some(track) = self.tracks.get_mut(track_key) else { return };
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        if !subscribed {
+            track.subscriptions.retain(|subscription| subscription.subscriber != key);
+            participant.negotiation.unwish(now, track_key);
+        } else if track.owner != key && participant.transport.is_some() {
+            participant.negotiation.wish(now, track_key, track.kind);
+        }
+        self.rearm(now, key, cx);
+    }
+
+    pub fn pause(
+        &mut self,
+        now: Instant,
+        subscriber: &ParticipantSid,
+        track: &TrackSid,
+        paused: bool,
+        cx: &mut Context,
+    ) {
+        let Some(key) = self.by_sid.get(subscriber).copied() else { return };
+        let Some(track_key) = self.tracks_by_sid.get(track).copied() else { return };
+        if let Some(participant) = self.participants.get_mut(key) {
+            participant.negotiation.pause(track_key, paused);
+        }
+        let Some(track) = self.tracks.get_mut(track_key) else { return };
+        let kind = track.kind;
+        let changed = track.subscription_mut(key).filter(|it| it.paused != paused);
+        if let Some(subscription) = changed {
+            subscription.paused = paused;
+            subscription.interrupt(kind);
+            if !paused && kind == MediaKind::Video {
+                self.need_keyframe(now, track_key, None, cx);
+            }
+        }
+    }
+
+    pub fn send_data(
+        &mut self,
+        now: Instant,
+        to: &[ParticipantSid],
+        channel: DataChannel,
+        payload: &Bytes,
+        cx: &mut Context,
+    ) {
+        for sid in to {
+            if let Some(key) = self.by_sid.get(sid).copied() {
+                self.drive(now, key, cx, |transport, sink| transport.send_data(channel, payload, sink));
+                self.mark_dirty(key);
+            }
+        }
+        self.settle(now, cx);
+    }
+}

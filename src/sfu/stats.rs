@@ -1,0 +1,84 @@
+//! Plain counters of one worker's core; published by value once a second by whoever drives it.
+
+use super::MediaKind;
+
+/// Totals since the core was made, but for the gauges at the end. `[audio, video]` where a pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SfuStats {
+    /// UDP datagrams handed in and out, of any kind.
+    pub datagrams_in: u64,
+    pub datagrams_out: u64,
+    /// RTP packets that carried media, retransmissions of received ones included.
+    pub packets_in: [u64; 2],
+    pub packets_out: [u64; 2],
+    /// Their payload.
+    pub bytes_in: [u64; 2],
+    pub bytes_out: [u64; 2],
+    /// Datagrams that are no STUN, DTLS, RTP or RTCP, or that the transport refused.
+    pub dropped_malformed: u64,
+    /// Datagrams from an address or with a user name that belongs to nobody.
+    pub dropped_unknown_peer: u64,
+    /// Data packets that a slow receiver had no room for, or that a sender sent too fast.
+    pub dropped_queue_full: u64,
+    /// Packets of a muted track or to a paused subscription.
+    pub dropped_paused: u64,
+    /// Packets of a simulcast layer that is not forwarded, or before the first keyframe.
+    pub dropped_layer: u64,
+    /// Picture loss indications from subscribers and to publishers.
+    pub keyframe_requests_in: u64,
+    pub keyframe_requests_out: u64,
+    /// Negative acknowledgements from subscribers and to publishers.
+    pub nacks_in: u64,
+    pub nacks_out: u64,
+    /// RTX packets from publishers and to subscribers.
+    pub retransmitted_in: u64,
+    pub retransmitted_out: u64,
+    /// Frames of voices that have no transport.
+    pub injected: u64,
+    /// Packets copied into taps, and those that a tap had no room for.
+    pub tapped: u64,
+    pub tap_dropped: u64,
+    /// Data packets received from participants, `[reliable, lossy]`.
+    pub data_in: [u64; 2],
+    /// Gauges.
+    pub taps_open: u64,
+    pub rooms: u64,
+    pub transports: u64,
+}
+
+impl SfuStats {
+    pub(super) fn received(&mut self, kind: MediaKind, bytes: usize) {
+        self.packets_in[kind.index()] += 1;
+        self.bytes_in[kind.index()] += bytes as u64;
+    }
+
+    pub(super) fn sent(&mut self, kind: MediaKind, bytes: usize) {
+        self.packets_out[kind.index()] += 1;
+        self.bytes_out[kind.index()] += bytes as u64;
+    }
+}
+
+impl MediaKind {
+    /// Position in the pairs of [`SfuStats`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Audio => 0,
+            Self::Video => 1,
+        }
+    }
+
+    /// RTP clock of the one codec that we forward of this kind.
+    pub fn clock_hz(self) -> u32 {
+        match self {
+            Self::Audio => crate::media::OPUS_CLOCK_HZ,
+            Self::Video => 90_000,
+        }
+    }
+
+    pub fn mime_type(self) -> &'static str {
+        match self {
+            Self::Audio => "audio/opus",
+            Self::Video => "video/VP8",
+        }
+    }
+}

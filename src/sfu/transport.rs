@@ -1,0 +1,455 @@
+//! One peer connection: the only file that knows `str0m::Rtc`.
+//!
+//! Invariant: whatever changes the `Rtc` goes through [`Transport::drive`], which drains it down to its next
+//! timeout before anything else can happen. str0m keeps one received packet per `Rtc`; a second datagram handed in
+//! without a drain between loses the first, with no error. The one exception is [`Transport::write_rtp`], which only
+//! queues: any number of writes may precede one drain ([`Transport::flush`]).
+//!
+//! Not here: what the sections of an SDP mean, who gets which packet.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use str0m::{
+    Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig,
+    change::SdpOffer,
+    channel::ChannelId,
+    config::DtlsCert,
+    format::Codec,
+    media::{KeyframeRequestKind, Mid, Pt, Rid},
+    net::{Protocol, Receive},
+    rtp::{Extension, RtpPacket, RtpWrite, Ssrc},
+};
+
+use super::{DataChannel, MediaKind, SfuStats};
+
+/// The largest data packet that we take and make; LiveKit's clients refuse to send more than 64,000 bytes.
+const DATA_MESSAGE_BYTES_MAX: u32 = 65_536;
+/// What SCTP may hold for a receiver that has not acknowledged it. Caps data at this much per round trip.
+const SCTP_BUFFER_BYTES: usize = 512 * 1024;
+/// What waits before SCTP for a slow receiver, reliable channel only. A receiver this far behind is closed, since a
+/// gap in a reliable channel is worse than a reconnect; the lossy channel drops at once instead.
+const DATA_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Packets kept for retransmission per video stream and how long: half a second at 1,000 packets/s is more than any
+/// round trip that a conversation survives.
+const RTX_CACHE_PACKETS: usize = 512;
+const RTX_CACHE_AGE: Duration = Duration::from_secs(1);
+/// Retransmissions may take this share of a stream's bytes before str0m gives them up.
+const RTX_SHARE_MAX: Option<f32> = Some(0.3);
+/// How often NACK counters are read; only metrics hang on it.
+const STATS_INTERVAL: Duration = Duration::from_secs(2);
+/// Sender reports: the first ones decide how soon a receiver can align sound and picture.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What all transports of a process share.
+#[derive(Clone)]
+pub struct TransportConfig {
+    rtc: RtcConfig,
+    addresses: Arc<[SocketAddr]>,
+}
+
+/// The DTLS certificate of the process: made once, since a key per peer costs milliseconds.
+#[derive(Clone)]
+pub struct Certificate(DtlsCert);
+
+#[derive(Debug, thiserror::Error)]
+#[error("no DTLS certificate could be generated")]
+pub struct CertificateError;
+
+impl Certificate {
+    pub fn generate() -> Result<Self, CertificateError> {
+        let provider = str0m::crypto::from_feature_flags();
+        provider.dtls_provider.generate_certificate().map(Self).ok_or(CertificateError)
+    }
+}
+
+impl TransportConfig {
+    /// `addresses` are what clients are told to send to: the candidates.
+    pub fn new(certificate: Certificate, addresses: &[SocketAddr]) -> Self {
+        let mut rtc = RtcConfig::new()
+            .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
+            .set_dtls_cert(certificate.0)
+            .set_ice_lite(true)
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_vp8(true)
+            .set_stats_interval(Some(STATS_INTERVAL))
+            .set_rtcp_report_interval_audio(REPORT_INTERVAL)
+            .set_rtcp_report_interval_video(REPORT_INTERVAL)
+            .set_send_buffer_video(RTX_CACHE_PACKETS)
+            .set_sctp_max_message_size(DATA_MESSAGE_BYTES_MAX)
+            .set_sctp_max_buffered_amount(SCTP_BUFFER_BYTES);
+        // Offered by clients on every section; those that we do not accept in the first answer cannot come later.
+        rtc.extension_map().set(5, Extension::PlayoutDelay);
+        Self { rtc, addresses: addresses.into() }
+    }
+}
+
+/// What came out of a transport, for the room to act on.
+pub enum Notice {
+    Packet(RtpPacket),
+    Connected,
+    Disconnected,
+    ChannelOpen(DataChannel),
+    Data(DataChannel, Bytes),
+    /// The receiver asks for a keyframe of what this section carries.
+    KeyframeRequest(Mid),
+    /// It is over; nothing comes after this.
+    Closed(String),
+}
+
+/// A datagram to send.
+pub struct Transmit {
+    /// The candidate that it leaves from.
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub payload: Vec<u8>,
+}
+
+/// Where a drain pours.
+pub struct Sink<'a> {
+    pub transmits: &'a mut VecDeque<Transmit>,
+    pub notices: &'a mut Vec<Notice>,
+    pub stats: &'a mut SfuStats,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OfferError(pub String);
+
+/// How to send on a section: what the receiver negotiated for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlet {
+    pub ssrc: Ssrc,
+    pub pt: Pt,
+}
+
+#[derive(Default)]
+struct Channels {
+    reliable: Option<ChannelId>,
+    lossy: Option<ChannelId>,
+    backlog: VecDeque<Bytes>,
+    backlog_bytes: usize,
+}
+
+pub struct Transport {
+    rtc: Rtc,
+    deadline: Instant,
+    closed: bool,
+    connected: bool,
+    channels: Channels,
+    /// Payload types that carry retransmissions, to count them.
+    rtx: Option<u8>,
+    /// Totals already counted of str0m's per-stream NACK counters.
+    nacks: HashMap<(Mid, Option<Rid>, bool), u64>,
+}
+
+impl Transport {
+    pub fn new(now: Instant, config: &TransportConfig) -> Self {
+        let mut rtc = config.rtc.clone().build(now);
+        for address in config.addresses.iter() {
+            match Candidate::host(*address, "udp") {
+                Ok(candidate) => _ = rtc.add_local_candidate(candidate),
+                Err(_) => debug_assert!(false, "the worker checks its addresses"),
+            }
+        }
+        Self {
+            rtc,
+            deadline: now,
+            closed: false,
+            connected: false,
+            channels: Channels::default(),
+            rtx: None,
+            nacks: HashMap::new(),
+        }
+    }
+
+    /// When [`Self::flush`] must be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        (!self.closed).then_some(self.deadline)
+    }
+
+    /// Our half of the user name of STUN requests to this transport. Changes with an ICE restart.
+    pub fn local_ufrag(&mut self) -> String {
+        self.rtc.direct_api().local_ice_credentials().ufrag
+    }
+
+    /// Whether a STUN request is for this transport and proves it.
+    pub fn accepts(&self, now: Instant, source: SocketAddr, destination: SocketAddr, datagram: &[u8]) -> bool {
+        match Receive::new(Protocol::Udp, source, destination, datagram) {
+            Ok(receive) => self.rtc.accepts(&Input::Receive(now, receive)),
+            Err(_) => false,
+        }
+    }
+
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        datagram: &[u8],
+        sink: &mut Sink<'_>,
+    ) {
+        let Ok(receive) = Receive::new(Protocol::Udp, source, destination, datagram) else {
+            sink.stats.dropped_malformed += 1;
+            return;
+        };
+        if self.rtx.is_some() && rtp_payload_type(datagram) == self.rtx {
+            sink.stats.retransmitted_in += 1;
+        }
+        // Anybody can send nonsense from the client's address: it costs the datagram, not the transport.
+        if self.drive(sink, |rtc| rtc.handle_input(Input::Receive(now, receive))).is_err() {
+            sink.stats.dropped_malformed += 1;
+        }
+    }
+
+    /// Moves time on and sends what was written.
+    pub fn flush(&mut self, now: Instant, sink: &mut Sink<'_>) {
+        if let Err(error) = self.drive(sink, |rtc| rtc.handle_input(Input::Timeout(now))) {
+            self.close(error.to_string(), sink);
+        }
+        self.flush_backlog(sink);
+    }
+
+    /// Takes a client's offer and gives the answer, as str0m writes it.
+    pub fn accept_offer(&mut self, sdp: &str, sink: &mut Sink<'_>) -> Result<String, OfferError> {
+        let offer = SdpOffer::from_sdp_string(sdp).map_err(|error| OfferError(error.to_string()))?;
+        let answer = self.drive(sink, |rtc| rtc.sdp_api().accept_offer(offer));
+        let answer = answer.map_err(|error| OfferError(error.to_string()))?;
+        let resend = |rtc: &Rtc| rtc.codec_config().params().iter().find_map(|params| params.resend());
+        self.rtx = resend(&self.rtc).map(|pt| *pt);
+        Ok(answer.to_sdp_string())
+    }
+
+    /// How to send on this section; `None` while the receiver has not negotiated a codec of ours for it.
+    pub fn outlet(&mut self, mid: Mid, kind: MediaKind) -> Option<Outlet> {
+        let wanted = match kind {
+            MediaKind::Audio => Codec::Opus,
+            MediaKind::Video => Codec::Vp8,
+        };
+        let remote = self.rtc.media(mid)?.remote_pts();
+        let pt = self
+            .rtc
+            .codec_config()
+            .params()
+            .iter()
+            .find(|params| params.spec().codec == wanted && remote.contains(&params.pt()))
+            .map(|params| params.pt())?;
+        let mut api = self.rtc.direct_api();
+        let stream = api.stream_tx_by_mid(mid, None)?;
+        stream.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, RTX_SHARE_MAX);
+        Some(Outlet { ssrc: stream.ssrc(), pt })
+    }
+
+    /// Gives the section a new SSRC for its next track, so that the receiver starts with fresh state.
+    pub fn renew_outlet(&mut self, mid: Mid, sink: &mut Sink<'_>) {
+        self.drive(sink, |rtc| {
+            let mut api = rtc.direct_api();
+            let has_rtx = api.stream_tx_by_mid(mid, None).map(|stream| stream.rtx().is_some());
+            if let Some(has_rtx) = has_rtx {
+                let ssrc = api.new_ssrc();
+                let rtx = has_rtx.then(|| api.new_ssrc());
+                api.reset_stream_tx(mid, None, ssrc, rtx);
+            }
+            Ok(())
+        })
+        .unwrap_or_default()
+    }
+
+    /// Queues a packet; it leaves with the next [`Self::flush`]. False where the section is gone.
+    pub fn write_rtp(&mut self, ssrc: Ssrc, packet: RtpWrite) -> bool {
+        let mut api = self.rtc.direct_api();
+        let Some(stream) = api.stream_tx(&ssrc) else { return false };
+        stream.write_rtp(packet);
+        true
+    }
+
+    /// The section and layer that a received stream belongs to.
+    pub fn inlet(&mut self, ssrc: Ssrc) -> Option<(Mid, Option<Rid>)> {
+        let mut api = self.rtc.direct_api();
+        let stream = api.stream_rx(&ssrc)?;
+        Some((stream.mid(), stream.rid()))
+    }
+
+    /// Asks the sender of this stream for a keyframe.
+    pub fn request_keyframe(&mut self, ssrc: Ssrc, sink: &mut Sink<'_>) {
+        let asked = self.drive(sink, |rtc| {
+            let mut api = rtc.direct_api();
+            let stream = api.stream_rx(&ssrc);
+            let found = stream.map(|stream| stream.request_keyframe(KeyframeRequestKind::Pli)).is_some();
+            Ok(found)
+        });
+        if matches!(asked, Ok(true)) {
+            sink.stats.keyframe_requests_out += 1;
+        }
+    }
+
+    /// Sends a data packet, or holds it back, or drops it; see the constants above.
+    pub fn send_data(&mut self, channel: DataChannel, payload: &Bytes, sink: &mut Sink<'_>) {
+        if self.closed {
+            return;
+        }
+        match channel {
+            DataChannel::Lossy => {
+                let Some(id) = self.channels.lossy else { return };
+                if !self.write_data(id, payload, sink) {
+                    sink.stats.dropped_queue_full += 1;
+                }
+            }
+            DataChannel::Reliable => {
+                if self.channels.backlog_bytes + payload.len() > DATA_BACKLOG_BYTES_MAX {
+                    sink.stats.dropped_queue_full += 1;
+                    self.close("does not keep up with its reliable data channel".to_owned(), sink);
+                    return;
+                }
+                self.channels.backlog_bytes += payload.len();
+                self.channels.backlog.push_back(payload.clone());
+                self.flush_backlog(sink);
+            }
+        }
+    }
+
+    fn flush_backlog(&mut self, sink: &mut Sink<'_>) {
+        let Some(id) = self.channels.reliable else { return };
+        while let Some(payload) = self.channels.backlog.front().cloned() {
+            if self.closed || !self.write_data(id, &payload, sink) {
+                return;
+            }
+            self.channels.backlog_bytes -= payload.len();
+            self.channels.backlog.pop_front();
+        }
+    }
+
+    fn write_data(&mut self, id: ChannelId, payload: &[u8], sink: &mut Sink<'_>) -> bool {
+        let written = self.drive(sink, |rtc| match rtc.channel(id) {
+            Some(mut channel) => channel.write(true, payload),
+            None => Ok(false),
+        });
+        written.unwrap_or(false)
+    }
+
+    /// Applies one change and drains. A failed drain, or an input that str0m gives up on, ends the transport.
+    fn drive<T>(
+        &mut self,
+        sink: &mut Sink<'_>,
+        change: impl FnOnce(&mut Rtc) -> Result<T, str0m::RtcError>,
+    ) -> Result<T, str0m::RtcError> {
+        let changed = change(&mut self.rtc);
+        while !self.closed {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(at)) => {
+                    self.deadline = at;
+                    break;
+                }
+                Ok(Output::Transmit(transmit)) => self.pour(transmit, sink),
+                Ok(Output::Event(event)) => self.handle_event(event, sink),
+                Err(error) => self.close(error.to_string(), sink),
+            }
+        }
+        if !self.closed && !self.rtc.is_alive() {
+            self.close("the transport ended".to_owned(), sink);
+        }
+        changed
+    }
+
+    fn pour(&mut self, transmit: str0m::net::Transmit, sink: &mut Sink<'_>) {
+        let payload: Vec<u8> = transmit.contents.into();
+        if self.rtx.is_some() && rtp_payload_type(&payload) == self.rtx {
+            sink.stats.retransmitted_out += 1;
+        }
+        sink.stats.datagrams_out += 1;
+        let (source, destination) = (transmit.source, transmit.destination);
+        sink.transmits.push_back(Transmit { source, destination, payload });
+    }
+
+    fn handle_event(&mut self, event: Event, sink: &mut Sink<'_>) {
+        match event {
+            Event::RtpPacket(packet) => sink.notices.push(Notice::Packet(packet)),
+            Event::Connected => {
+                self.connected = true;
+                sink.notices.push(Notice::Connected);
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                self.connected = false;
+                sink.notices.push(Notice::Disconnected);
+            }
+            // After DTLS is up this is the return from a disconnection or a restart.
+            Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed)
+                if !self.connected && self.rtc.is_connected() =>
+            {
+                self.connected = true;
+                sink.notices.push(Notice::Connected);
+            }
+            Event::ChannelOpen(id, label) => {
+                let channel = match label.as_str() {
+                    "_reliable" => DataChannel::Reliable,
+                    "_lossy" => DataChannel::Lossy,
+                    _ => return,
+                };
+                *self.channels.slot(channel) = Some(id);
+                sink.notices.push(Notice::ChannelOpen(channel));
+            }
+            Event::ChannelClose(id) => {
+                for channel in [DataChannel::Reliable, DataChannel::Lossy] {
+                    self.channels.slot(channel).take_if(|open| *open == id);
+                }
+            }
+            Event::ChannelData(data) => {
+                let channel = match data.id {
+                    id if self.channels.reliable == Some(id) => DataChannel::Reliable,
+                    id if self.channels.lossy == Some(id) => DataChannel::Lossy,
+                    _ => return,
+                };
+                sink.notices.push(Notice::Data(channel, data.data.into()));
+            }
+            Event::KeyframeRequest(request) => {
+                sink.stats.keyframe_requests_in += 1;
+                sink.notices.push(Notice::KeyframeRequest(request.mid));
+            }
+            Event::MediaEgressStats(stats) => {
+                sink.stats.nacks_in += self.more_nacks(stats.mid, stats.rid, true, stats.nacks);
+            }
+            Event::MediaIngressStats(stats) => {
+                sink.stats.nacks_out += self.more_nacks(stats.mid, stats.rid, false, stats.nacks);
+            }
+            Event::Closed => self.close("closed by the client".to_owned(), sink),
+            _ => {}
+        }
+    }
+
+    /// What a total grew by since it was last seen; a total that fell is that of a new stream.
+    fn more_nacks(&mut self, mid: Mid, rid: Option<Rid>, outgoing: bool, total: u64) -> u64 {
+        let before = self.nacks.insert((mid, rid, outgoing), total).unwrap_or(0);
+        if total >= before { total - before } else { total }
+    }
+
+    fn close(&mut self, reason: String, sink: &mut Sink<'_>) {
+        if !self.closed {
+            self.closed = true;
+            self.channels = Channels::default();
+            sink.notices.push(Notice::Closed(reason));
+        }
+    }
+}
+
+impl Channels {
+    fn slot(&mut self, channel: DataChannel) -> &mut Option<ChannelId> {
+        match channel {
+            DataChannel::Reliable => &mut self.reliable,
+            DataChannel::Lossy => &mut self.lossy,
+        }
+    }
+}
+
+/// Payload type of an RTP packet, which SRTP leaves in the clear; `None` for what is none (RFC 7983, RFC 5761).
+fn rtp_payload_type(datagram: &[u8]) -> Option<u8> {
+    let (first, second) = (*datagram.first()?, *datagram.get(1)?);
+    let payload_type = second & 0x7f;
+    ((128..192).contains(&first) && !(64..96).contains(&payload_type)).then_some(payload_type)
+}
