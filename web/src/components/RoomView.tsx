@@ -42,7 +42,7 @@ export function RoomView({ call, handle }: { call: Call; handle: CallHandle }) {
   const names = useRef(new Map<string, string>());
 
   const answering = call.role === 'interviewee';
-  const ring = ringState(interviewer.attributes, !answering || local.isMicrophoneEnabled);
+  const ring = status === 'joining' ? 'joining' : ringState(interviewer.attributes, !answering || local.isMicrophoneEnabled);
   const canShare = typeof navigator.mediaDevices?.getDisplayMedia === 'function';
 
   useEffect(() => {
