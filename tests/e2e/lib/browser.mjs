@@ -104,10 +104,17 @@ const samplesOf = (text) => {
   return new Int16Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
 };
 
-/** Remote tracks of a participant: [{index, kind}]. */
-export async function tracksOf(page, sid) {
-  const all = await page.evaluate(() => window.viva.tracks.map(({ kind, streams }, index) => ({ kind, streams, index })));
-  return sid ? all.filter((t) => t.streams.some((s) => s.startsWith(`${sid}|`) || s === sid)) : all;
+/** Everybody that the page was told of: [{sid, identity}]. */
+export const people = (page) => page.evaluate(() => window.viva.people);
+
+/** Index of the newest audio track of a person. */
+export async function audioOf(page, identity) {
+  return page.evaluate((wanted) => {
+    const sids = window.viva.people.filter((p) => p.identity === wanted).map((p) => p.sid);
+    const theirs = (t) => t.kind === 'audio' && t.streams.some((s) => sids.includes(s.split('|')[0]));
+    const index = window.viva.tracks.findLastIndex(theirs);
+    return index < 0 ? undefined : index;
+  }, identity);
 }
 
 /** What the page has played of a track: {samples, rate, at}; `at` is the Unix time in ms of the first sample. */

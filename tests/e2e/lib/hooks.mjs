@@ -5,6 +5,8 @@
  * `window.viva`:
  * - `tracks`: every remote track with its stream id, in order of arrival; each audio track is recorded as it is *played*
  *   (after the jitter buffer), all on one AudioContext, thus on one clock;
+ * - `people`: sid and identity of everybody that the server ever told of, read off the signalling socket; `joins` and
+ *   `resumes` count its first messages;
  * - with `packets`, also every Opus packet as it *arrived*, before the jitter buffer;
  * - with `microphone: 'cue'`, the microphone is a source that is silent until `say()` plays a WAV into it;
  * - with `microphone: 'plain'`, the browser's own microphone without its voice processing.
@@ -12,7 +14,7 @@
 export function hook({ microphone, packets }) {
   if (window.viva || window !== window.top) return;
   const RATE = 48_000;
-  const viva = (window.viva = { tracks: [], connections: [], said: [] });
+  const viva = (window.viva = { tracks: [], connections: [], said: [], people: [], joins: 0, resumes: 0 });
 
   const RECORDER = `registerProcessor('recorder', class extends AudioWorkletProcessor {
     constructor() { super(); this.block = new Float32Array(4800); this.filled = 0; }
@@ -85,6 +87,27 @@ export function hook({ microphone, packets }) {
           receiver.transform = new RTCRtpScriptTransform(worker, { track: index });
         }
         void record(entry, track);
+      });
+    }
+  };
+
+  // ParticipantInfo begins with its sid (field 1) and identity (field 2); SignalResponse with the number of its message.
+  const NativeSocket = window.WebSocket;
+  window.WebSocket = class extends NativeSocket {
+    constructor(...args) {
+      super(...args);
+      this.addEventListener('message', ({ data }) => {
+        if (!(data instanceof ArrayBuffer)) return;
+        const text = String.fromCharCode(...new Uint8Array(data).subarray(0, 60_000));
+        if (text.charCodeAt(0) === (1 << 3 | 2)) viva.joins++;
+        if (text.charCodeAt(0) === 0x9a && text.charCodeAt(1) === 0x01) viva.resumes++;
+        for (const match of text.matchAll(/\n(.)(PA_[\w-]+)/gs)) {
+          const sid = match[2].slice(0, match[1].charCodeAt(0));
+          const at = match.index + 2 + sid.length;
+          if (text.charCodeAt(at) !== (2 << 3 | 2)) continue;
+          const identity = text.slice(at + 2, at + 2 + text.charCodeAt(at + 1));
+          if (!viva.people.some((p) => p.sid === sid)) viva.people.push({ sid, identity });
+        }
       });
     }
   };

@@ -1,0 +1,125 @@
+// A whole interview in a browser whose microphone is a spoken WAV: the words come from the audio, both ways.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { launch, openPage } from '../lib/browser.mjs';
+import { interviewerPlayed, inOrder, said, storedTranscript } from '../lib/interview.mjs';
+import { serve } from '../lib/server.mjs';
+import { hearPhrases, plain, seconds, speak } from '../lib/speech.mjs';
+import { ANSWERS, INTERVIEWER, QUESTIONS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
+import { transcriber } from '../lib/transcriber.mjs';
+import { captions, practice, question, transcriptOpens } from '../lib/visit.mjs';
+import { until } from '../lib/wait.mjs';
+
+/** Time that the reply to an answer may take before its first sound, s: the endpointing delay and a slow recogniser. */
+const REPLY = 5;
+
+/**
+ * The microphone: each answer after the question it belongs to. How long the interviewer speaks is known, because it
+ * speaks with the same voice as here; the rest is patience.
+ */
+async function microphone() {
+  const takes = async (words) => seconds(await speak(words, { voice: 'en-us' }));
+  const { project, probe, hardest, again } = QUESTIONS;
+  return speak([
+    2 + REPLY + (await takes(['Hello Ada. I am Robin. I ask you 3 questions.', project])),
+    ANSWERS.short,
+    REPLY + (await takes(['I see.', probe])),
+    ANSWERS.part,
+    REPLY + (await takes(['Thank you.', hardest])),
+    ANSWERS.hardest,
+    REPLY + (await takes(['Thank you.', again])),
+    ANSWERS.again,
+    2,
+  ]);
+}
+
+describe('an interview by voice', () => {
+  let ear, server, browser, page, call;
+  const seen = [];
+
+  before(async () => {
+    ear = await transcriber('interview', SENTENCES);
+    server = await serve('interview', { speech: { stt: ear.config } });
+    browser = await launch({ speech: await microphone() });
+    page = await openPage(browser, { microphone: 'device' });
+  });
+  after(async () => {
+    await browser?.close();
+    await server?.stop();
+    await ear?.stop();
+  });
+
+  test('the interviewee comes in through the page', async () => {
+    call = await practice(page, server, { plan: SHORT_PLAN });
+    assert.equal(call.role, 'interviewee');
+  });
+
+  test('the interviewer greets, asks, follows up a short answer and goes on to the end', async () => {
+    const asked = new Set();
+    await until(
+      'the interview to end',
+      async () => {
+        if (page.url().includes('/transcript/')) return true;
+        const now = await question(page).catch(() => undefined);
+        if (now?.progress && !asked.has(now.progress)) {
+          asked.add(now.progress);
+          seen.push(now);
+        }
+        seen.captions = await captions(page).then((list) => (list.length ? list : seen.captions), () => seen.captions);
+        return false;
+      },
+      { timeout: 150_000, every: 200 },
+    );
+    assert.deepEqual(seen.map((s) => s.progress), ['1 of 3', '2 of 3', '3 of 3']);
+    assert.equal(seen[0].question, QUESTIONS.project);
+    assert.equal(seen[2].question, QUESTIONS.again);
+  });
+
+  test('what the browser played are the plan’s questions', async () => {
+    const { path } = await interviewerPlayed(page, 'interview');
+    const heard = (await hearPhrases(path, Object.values(QUESTIONS))).map((p) => p.text).filter(Boolean);
+    const { project, probe, hardest, again } = QUESTIONS;
+    assert.deepEqual(heard, [project, probe, hardest, again].map(plain));
+  });
+
+  const answers = [ANSWERS.short, ANSWERS.part, ANSWERS.hardest, ANSWERS.again];
+
+  test('captions show what both said', () => {
+    const own = seen.captions.filter((c) => c.identity === call.identity && c.final).map((c) => plain(c.text));
+    assert.deepEqual(own, answers);
+    const ai = seen.captions.filter((c) => c.identity === INTERVIEWER).map((c) => plain(c.text));
+    assert.ok(inOrder(ai, [QUESTIONS.project, QUESTIONS.probe, QUESTIONS.hardest, QUESTIONS.again].map(plain)), ai.join(' | '));
+  });
+
+  test('the transcript opens, and page, REST and SQLite hold the same words', async () => {
+    const onPage = await transcriptOpens(page);
+    const lines = await storedTranscript(server, call);
+    assert.deepEqual(said(lines, 'interviewee'), answers);
+    assert.ok(inOrder(said(lines, 'ai'), [QUESTIONS.project, QUESTIONS.probe, QUESTIONS.hardest, QUESTIONS.again].map(plain)));
+    assert.deepEqual(onPage.map((l) => [l.role, l.text]), lines.map((l) => [l.role, l.text]));
+    const interview = await server.get(`/v1/interviews/${call.id}`, call.token);
+    assert.equal(interview.state, 'ended');
+    assert.equal(interview.end_reason, 'completed');
+    assert.equal(interview.questions_asked, 3);
+  });
+
+  test('no word came from silence or from the interviewer’s own voice', async () => {
+    const requests = await ear.log();
+    assert.deepEqual(requests.map((r) => r.text).filter(Boolean), answers);
+  });
+
+  test('consents are on record, and the metrics count what happened', async () => {
+    const consents = await server.sql(`select purpose, granted from consents where interview = '${call.id}' order by purpose`);
+    assert.deepEqual(consents, [
+      { purpose: 'ai_interviewer', granted: 1 },
+      { purpose: 'transcription', granted: 1 },
+    ]);
+    const metrics = await server.metrics();
+    assert.ok(metrics.get('viva_response_latency_seconds_count') >= answers.length);
+    assert.ok(metrics.get('viva_tap_packets_total') > 500);
+    assert.equal(metrics.get('viva_turns_total{act="probe"}'), 1);
+    assert.equal(metrics.get('viva_interviews_total{result="completed"}'), 1);
+  });
+
+  test('the page had no errors', () => assert.deepEqual(page.faults, []));
+});
