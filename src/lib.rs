@@ -9,6 +9,7 @@ pub mod media;
 pub mod model;
 pub mod rooms;
 pub mod sfu;
+pub mod signalling;
 pub mod speech;
 pub mod store;
 pub mod telemetry;

@@ -4,67 +4,361 @@
 //! (`livekit_protocol`), and are the only holders of worker handles.
 
 mod agent;
+mod agents;
+mod data;
+mod events;
+mod link;
+mod participant;
+mod publish;
+mod requests;
+mod room;
+mod subscribe;
+mod taps;
+mod task;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-pub use agent::{AgentEvent, AgentOptions, AgentParticipant, Person};
-use tokio::sync::mpsc;
+pub use agent::{AgentEvent, AgentHandle, AgentOptions, AgentParticipant, Person};
+use dashmap::{DashMap, mapref::entry::Entry};
+pub use link::{LinkSender, SignalLink, ToPeer};
+use livekit_protocol as proto;
+use proto::{DisconnectReason, leave_request::Action};
+use room::Room;
+use serde::{Deserialize, Serialize};
+use task::{MAILBOX_CAPACITY, Mail, RoomTask};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
 
 use crate::{
+    auth::Claims,
     id::{Identity, RoomName, RoomSid},
     sfu,
     telemetry::Metrics,
     worker::WorkerHandle,
 };
 
-#[derive(Clone)]
-pub struct Rooms {}
+/// How often a join is tried anew where the room closes under it.
+const OPEN_ATTEMPTS: usize = 3;
+/// Longest that a shutdown waits for rooms to say goodbye, and for sockets to be written out.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+/// Longest room name, in bytes.
+const NAME_BYTES_MAX: usize = 256;
 
-#[derive(Clone)]
-pub struct RoomHandle {}
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Rooms that may be open at a time.
+    pub max_rooms: usize,
+    /// Participants that one room may hold, the AI not counted out.
+    pub max_participants_per_room: usize,
+    /// Whether a join makes the room that its token names. If not, a join into a room that nobody opened is refused.
+    pub auto_create: bool,
+    /// Seconds after which a room closes that nobody ever joined.
+    pub empty_timeout_secs: u64,
+    /// Seconds after which a room closes that everybody has left.
+    pub departure_timeout_secs: u64,
+    /// Seconds for which a participant is kept whose media connection is lost.
+    pub resume_timeout_secs: u64,
+    /// Packets of 20 ms that a tap holds before it drops the newest.
+    pub tap_packets_max: usize,
+}
 
-#[derive(Debug, thiserror::Error)]
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_rooms: 1000,
+            max_participants_per_room: 50,
+            auto_create: true,
+            empty_timeout_secs: 300,
+            departure_timeout_secs: 20,
+            resume_timeout_secs: 20,
+            // Five seconds: a listener that is further behind is stuck.
+            tap_packets_max: 250,
+        }
+    }
+}
+
+/// A moment on both clocks: the one for intervals, the one for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub at: Instant,
+    /// Milliseconds since 1970.
+    pub unix_ms: i64,
+}
+
+/// One socket of one client; a resume makes a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinkId(u64);
+
+/// Why a room could not be entered. The text is for the client.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RoomError {
     #[error("the room is closed")]
     Closed,
-    #[error("this server holds as many rooms as it may (rooms.max_rooms)")]
+    #[error("this server holds as many rooms as it may (rooms.max_rooms); try again later")]
     TooManyRooms,
+    #[error("the room is full (rooms.max_participants_per_room)")]
+    RoomFull,
+    #[error("the server is shutting down; try again in a moment")]
+    Draining,
+    #[error("requested room does not exist")]
+    NotFound,
+    #[error("the access token names no identity (`sub`)")]
+    NoIdentity,
+    #[error("this identity belongs to the interviewer; ask for a token with another one")]
+    IdentityTaken,
+    #[error("the room's name is empty or too long")]
+    BadName,
+}
+
+/// All rooms of this server.
+#[derive(Clone)]
+pub struct Rooms {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    workers: Vec<Placement>,
+    by_name: DashMap<RoomName, RoomHandle>,
+    /// Where the events of a room go.
+    by_sid: DashMap<RoomSid, mpsc::Sender<Mail>>,
+    /// Rooms open now. Kept apart from the map, whose length cannot be read while an entry of it is held.
+    open: AtomicUsize,
+    draining: AtomicBool,
+    /// Sockets whose last messages may still be on the way.
+    sockets: TaskTracker,
+    metrics: Arc<Metrics>,
+}
+
+/// A media worker as a place for rooms.
+struct Placement {
+    worker: WorkerHandle,
+    /// Rooms and participants on it.
+    load: Arc<AtomicUsize>,
+}
+
+/// A room's mailbox.
+#[derive(Clone)]
+pub struct RoomHandle {
+    name: RoomName,
+    sid: RoomSid,
+    mailbox: mpsc::Sender<Mail>,
+}
+
+impl fmt::Debug for RoomHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RoomHandle").field(&self.sid).finish()
+    }
 }
 
 impl Rooms {
-    pub fn new(_config: (), _workers: Vec<(WorkerHandle, mpsc::Receiver<sfu::Event>)>, _metrics: Arc<Metrics>) -> Self {
-        todo!()
+    /// Must be called inside a tokio runtime: spawns one task per worker that hands out its events.
+    pub fn new(
+        config: Config,
+        workers: Vec<(WorkerHandle, mpsc::Receiver<sfu::Event>)>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (handles, events): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
+        let workers = handles.into_iter().map(|worker| Placement { worker, load: Arc::default() }).collect();
+        let inner = Arc::new(Inner {
+            config,
+            workers,
+            by_name: DashMap::new(),
+            by_sid: DashMap::new(),
+            open: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            sockets: TaskTracker::new(),
+            metrics,
+        });
+        for events in events {
+            tokio::spawn(dispatch(Arc::downgrade(&inner), events));
+        }
+        Self { inner }
     }
 
-    /// The room of this name, made if there is none.
-    pub fn open(&self, _name: &RoomName) -> Result<RoomHandle, RoomError> {
-        todo!()
+    /// The room of this name, made if there is none. It stays until `empty_timeout_secs`.
+    pub fn open(&self, name: &RoomName) -> Result<RoomHandle, RoomError> {
+        if name.as_str().is_empty() || name.as_str().len() > NAME_BYTES_MAX {
+            return Err(RoomError::BadName);
+        }
+        match self.inner.by_name.entry(name.clone()) {
+            Entry::Occupied(entry) if !entry.get().mailbox.is_closed() => Ok(entry.get().clone()),
+            Entry::Occupied(mut entry) => {
+                let room = self.start(name)?;
+                entry.insert(room.clone());
+                Ok(room)
+            }
+            Entry::Vacant(entry) => {
+                let room = self.start(name)?;
+                entry.insert(room.clone());
+                Ok(room)
+            }
+        }
     }
 
-    pub fn get(&self, _name: &RoomName) -> Option<RoomHandle> {
-        todo!()
+    /// The room of this name, if it is open.
+    pub fn get(&self, name: &RoomName) -> Option<RoomHandle> {
+        self.inner.by_name.get(name).map(|room| room.clone()).filter(|room| !room.mailbox.is_closed())
+    }
+
+    /// Rooms open now.
+    pub fn count(&self) -> usize {
+        self.inner.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether [`Rooms::shutdown`] has begun.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    fn start(&self, name: &RoomName) -> Result<RoomHandle, RoomError> {
+        if self.is_draining() {
+            return Err(RoomError::Draining);
+        }
+        let inner = &self.inner;
+        let place =
+            inner.workers.iter().min_by_key(|place| place.load.load(Ordering::Relaxed)).ok_or(RoomError::Closed)?;
+        if inner.open.fetch_add(1, Ordering::Relaxed) >= inner.config.max_rooms {
+            inner.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(RoomError::TooManyRooms);
+        }
+        let (mailbox, mail) = mpsc::channel(MAILBOX_CAPACITY);
+        let handle = RoomHandle { name: name.clone(), sid: RoomSid::random(), mailbox };
+        inner.by_sid.insert(handle.sid.clone(), handle.mailbox.clone());
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        let now = Now { at: tokio::time::Instant::now().into_std(), unix_ms };
+        let room = Room::new(name.clone(), handle.sid.clone(), inner.config.clone(), inner.metrics.clone(), now);
+        let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), place.worker.clone(), place.load.clone());
+        let (sid, rooms) = (handle.sid.clone(), self.inner.clone());
+        let name = name.clone();
+        tokio::spawn(async move {
+            tracing::info!(room = %sid, "opened");
+            task.run().await;
+            rooms.by_sid.remove(&sid);
+            // A successor of the same name may be there by now.
+            rooms.by_name.remove_if(&name, |_, room| room.sid == sid);
+            rooms.open.fetch_sub(1, Ordering::Relaxed);
+            tracing::info!(room = %sid, "closed");
+        });
+        Ok(handle)
+    }
+
+    /// A client joins the room that its token names, or resumes there. The first message is in the link's queue when
+    /// this returns.
+    pub async fn join(&self, claims: Claims, request: proto::JoinRequest) -> Result<SignalLink, RoomError> {
+        let name = claims.grants.joins().ok_or(RoomError::BadName)?;
+        if self.is_draining() {
+            return Err(RoomError::Draining);
+        }
+        for _ in 0..OPEN_ATTEMPTS {
+            let room = match self.get(&name) {
+                Some(room) => room,
+                // Whoever resumes expects a room; without one there is nothing to come back to.
+                None if request.reconnect => return Ok(SignalLink::start_anew(self.inner.sockets.token())),
+                None if self.inner.config.auto_create => self.open(&name)?,
+                None => return Err(RoomError::NotFound),
+            };
+            match room.join(claims.clone(), request.clone()).await {
+                Ok(link) => {
+                    return Ok(SignalLink::new(link, room.mailbox.clone(), self.inner.sockets.token()));
+                }
+                Err(RoomError::Closed) => tokio::task::yield_now().await,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(RoomError::Closed)
+    }
+
+    /// Whether a join with this token would find a room: what a client asks after a failed attempt.
+    pub fn check(&self, claims: &Claims) -> Result<(), RoomError> {
+        let name = claims.grants.joins().ok_or(RoomError::BadName)?;
+        match self.get(&name) {
+            _ if self.is_draining() => Err(RoomError::Draining),
+            Some(_) => Ok(()),
+            None if !self.inner.config.auto_create => Err(RoomError::NotFound),
+            None if self.count() >= self.inner.config.max_rooms => Err(RoomError::TooManyRooms),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes every room: clients are told to start anew elsewhere or later. Returns once that is written to their
+    /// sockets, or patience ends. New joins are refused from here on.
+    pub async fn shutdown(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        let rooms: Vec<_> = self.inner.by_name.iter().map(|entry| entry.value().clone()).collect();
+        let closing = rooms.iter().map(|room| room.end(DisconnectReason::ServerShutdown, Action::Reconnect));
+        self.inner.sockets.close();
+        let goodbye = async {
+            futures::future::join_all(closing).await;
+            self.inner.sockets.wait().await;
+        };
+        if tokio::time::timeout(SHUTDOWN_PATIENCE, goodbye).await.is_err() {
+            tracing::warn!("some clients could not be told of the shutdown");
+        }
     }
 }
 
 impl RoomHandle {
     pub fn name(&self) -> &RoomName {
-        todo!()
+        &self.name
     }
 
     pub fn sid(&self) -> &RoomSid {
-        todo!()
+        &self.sid
     }
 
-    pub async fn join_agent(&self, _options: AgentOptions) -> Result<AgentParticipant, RoomError> {
-        todo!()
+    async fn join(&self, claims: Claims, request: proto::JoinRequest) -> Result<task::Link, RoomError> {
+        let (claims, request) = (Box::new(claims), Box::new(request));
+        self.ask(|reply| Mail::Join { claims, request, reply }).await?
+    }
+
+    /// Lets an AI in: a participant without a transport. It is told of everybody who is there.
+    pub async fn join_agent(&self, options: AgentOptions) -> Result<AgentParticipant, RoomError> {
+        self.ask(|reply| Mail::JoinAgent { options, reply }).await?
     }
 
     /// Whether this person's microphone may be tapped; not allowed until said. Returns after the media worker was told.
-    pub async fn allow_tap(&self, _identity: &Identity, _allowed: bool) -> Result<(), RoomError> {
-        todo!()
+    pub async fn allow_tap(&self, identity: &Identity, allowed: bool) -> Result<(), RoomError> {
+        self.ask(|reply| Mail::AllowTap { identity: identity.clone(), allowed, reply }).await
     }
 
+    /// Ends the room: everybody is told to leave.
     pub async fn close(&self) {
-        todo!()
+        self.end(DisconnectReason::RoomDeleted, Action::Disconnect).await;
     }
+
+    async fn end(&self, reason: DisconnectReason, action: Action) {
+        // An error says that the room is closed already.
+        let _ = self.ask(|reply| Mail::Close { reason, action, reply }).await;
+    }
+
+    async fn ask<T>(&self, mail: impl FnOnce(oneshot::Sender<T>) -> Mail) -> Result<T, RoomError> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(mail(reply)).await.map_err(|_| RoomError::Closed)?;
+        answer.await.map_err(|_| RoomError::Closed)
+    }
+}
+
+/// Hands a worker's events to the rooms that they are about, in order.
+async fn dispatch(rooms: std::sync::Weak<Inner>, mut events: mpsc::Receiver<sfu::Event>) {
+    while let Some(event) = events.recv().await {
+        let Some(rooms) = rooms.upgrade() else { return };
+        let mailbox = rooms.by_sid.get(&event.room).map(|mailbox| mailbox.clone());
+        drop(rooms);
+        // A room that closed a moment ago has no use for it.
+        if let Some(mailbox) = mailbox {
+            let _ = mailbox.send(Mail::Event { participant: event.participant, kind: event.kind }).await;
+        }
+    }
+    tracing::debug!("a media worker's events ended");
 }

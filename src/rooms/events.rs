@@ -1,0 +1,109 @@
+//! What the media worker says of a participant.
+
+use std::collections::HashMap;
+
+use livekit_protocol as proto;
+use proto::{ConnectionQuality, DisconnectReason, leave_request::Action, signal_response::Message as Response};
+
+use super::{
+    Now,
+    agent::AgentEvent,
+    participant::{MediaState, Participant},
+    room::Room,
+};
+use crate::{
+    id::{ParticipantSid, TrackSid},
+    sfu::{DataChannel, EventKind},
+};
+
+/// Scores that go with the two qualities that are told; LiveKit's scale ends at 5.
+const SCORE_EXCELLENT: f32 = 5.0;
+const SCORE_GOOD: f32 = 3.5;
+
+impl Room {
+    pub fn handle_event(&mut self, now: Now, sid: &ParticipantSid, event: EventKind) {
+        match event {
+            EventKind::Answer { offer_id, sdp, tracks } => self.answer(sid, offer_id, sdp, tracks),
+            EventKind::OfferRejected { offer_id, reason } => self.offer_rejected(now, sid, offer_id, &reason),
+            EventKind::MediaSectionsRequired { audios, videos } => {
+                let requirement = proto::MediaSectionsRequirement { num_audios: audios, num_videos: videos };
+                self.tell(sid, Response::MediaSectionsRequirement(requirement));
+            }
+            EventKind::Connected => self.connected(now, sid),
+            EventKind::Disconnected => {
+                let Some(p) = self.get_mut(sid) else { return };
+                // One that was never up keeps the time that it has for the first attempt.
+                if p.media == MediaState::Up {
+                    p.media = MediaState::Lost { since: now.at, nudged: false };
+                    self.tell_quality(sid, ConnectionQuality::Good);
+                }
+            }
+            EventKind::Closed { reason } => {
+                tracing::info!(room = %self.sid, participant = %sid, reason, "a transport ended");
+                self.remove(now, sid, DisconnectReason::MediaFailure, Some(Action::Reconnect));
+            }
+            EventKind::TrackLive { track, mid, mime_type } => self.track_live(sid, &track, mid, mime_type),
+            EventKind::TrackEnded { track } => self.track_ended(sid, &track),
+            EventKind::TrackSubscribed { track } => {
+                let subscribed = proto::TrackSubscribed { track_sid: track.as_str().to_owned() };
+                self.tell(sid, Response::TrackSubscribed(subscribed));
+            }
+            EventKind::DataChannelOpen { channel: DataChannel::Reliable } => self.reliable_opened(now, sid),
+            EventKind::DataChannelOpen { channel: DataChannel::Lossy } => {}
+            EventKind::Data { channel, payload } => self.data_from_client(now, sid, channel, &payload),
+            EventKind::Speaker { level, active } => self.tell_speaker(sid, level, active),
+            EventKind::Injected { report, at, .. } => self.tell_agent(sid.clone(), AgentEvent::Injected { report, at }),
+        }
+    }
+
+    fn answer(&mut self, sid: &ParticipantSid, offer_id: u32, sdp: String, tracks: Vec<(String, TrackSid)>) {
+        let Some(p) = self.get(sid) else { return };
+        let mid_to_track_id: HashMap<_, _> = tracks
+            .into_iter()
+            .filter(|(_, track)| p.announced.contains(track))
+            .map(|(mid, track)| (mid, track.as_str().to_owned()))
+            .collect();
+        let answer = proto::SessionDescription { r#type: "answer".to_owned(), sdp, id: offer_id, mid_to_track_id };
+        self.tell(sid, Response::Answer(answer));
+    }
+
+    /// A first offer that we cannot answer ends the attempt; a later one is worth a new start.
+    fn offer_rejected(&mut self, now: Now, sid: &ParticipantSid, offer_id: u32, reason: &str) {
+        tracing::warn!(room = %self.sid, participant = %sid, offer_id, reason, "an offer was rejected");
+        let first = self.get(sid).is_some_and(|p| p.media == MediaState::New);
+        if first {
+            self.metrics.participant_joins.with_label_values(&["livekit", "failed"]).inc();
+        }
+        let action = if first { Action::Disconnect } else { Action::Reconnect };
+        self.remove(now, sid, DisconnectReason::JoinFailure, Some(action));
+    }
+
+    fn connected(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(p) = self.get_mut(sid) else { return };
+        if p.is_agent() {
+            return;
+        }
+        p.media = MediaState::Up;
+        let took = now.at.saturating_duration_since(p.joined.at);
+        if self.set_active(sid) {
+            self.metrics.join_duration.with_label_values(&["livekit"]).observe(took.as_secs_f64());
+            self.announce(sid, true);
+            let active = sid.clone();
+            self.tell_agents(|_| Some(AgentEvent::Active { sid: active.clone() }));
+        }
+        self.tell_quality(sid, ConnectionQuality::Excellent);
+    }
+
+    /// How good this participant's connection is. Never LOST: a browser that hears that of itself starts anew.
+    fn tell_quality(&mut self, sid: &ParticipantSid, quality: ConnectionQuality) {
+        let score = if quality == ConnectionQuality::Excellent { SCORE_EXCELLENT } else { SCORE_GOOD };
+        let update =
+            proto::ConnectionQualityInfo { participant_sid: sid.as_str().to_owned(), quality: quality as i32, score };
+        let message = Response::ConnectionQuality(proto::ConnectionQualityUpdate { updates: vec![update] });
+        if self.get(sid).is_none_or(Participant::hidden) {
+            self.tell(sid, message);
+        } else {
+            self.tell_all(None, message);
+        }
+    }
+}

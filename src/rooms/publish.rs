@@ -1,0 +1,212 @@
+//! Tracks: announced by AddTrack, told to others once their media is negotiated, muted, ended.
+
+use livekit_protocol as proto;
+use proto::{
+    AddTrackRequest, TrackInfo, TrackSource, TrackType, request_response::Reason, request_response::Request,
+    signal_response::Message as Response,
+};
+
+use super::{
+    agent::AgentEvent,
+    participant::{Participant, Track, source_of},
+    room::Room,
+};
+use crate::{
+    id::{ParticipantSid, TrackSid},
+    sfu::{Command, MediaKind, PendingTrack},
+};
+
+/// Announced tracks of one participant whose media has not come. LiveKit allows as many.
+const PENDING_TRACKS_MAX: usize = 20;
+/// Tracks of one participant in all.
+const TRACKS_MAX: usize = 32;
+/// Bytes of what a client may put into a track's description, names and ids together.
+const TRACK_TEXT_BYTES_MAX: usize = 4096;
+/// Layers and codecs that one AddTrack may list. LiveKit's clients list three of each at most.
+const TRACK_LIST_MAX: usize = 16;
+
+impl Room {
+    pub(super) fn add_track(&mut self, sid: &ParticipantSid, request: AddTrackRequest) {
+        let Some(p) = self.get(sid) else { return };
+        if let Some(reason) = refusal(p, &request) {
+            return self.refuse(sid, 0, reason, Some(Request::AddTrack(request)));
+        }
+        // A client that repeats itself after a resume gets the same answer.
+        if let Some(known) = p.tracks.iter().find(|t| !t.live && t.cid == request.cid) {
+            let (cid, track) = (known.cid.clone(), Some(known.info.clone()));
+            return self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track }));
+        }
+        let track = TrackSid::random();
+        let kind = kind_of(request.r#type);
+        let cid = request.cid.clone();
+        let mut cids = vec![cid.clone()];
+        cids.extend(request.simulcast_codecs.iter().map(|c| c.cid.clone()).filter(|c| !c.is_empty() && *c != cid));
+        let muted = request.muted;
+        let info = describe(&track, kind, request);
+        let Some(p) = self.get_mut(sid) else { return };
+        p.tracks.push(Track { sid: track.clone(), kind, info: info.clone(), cid: cid.clone(), live: false });
+        self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track: Some(info) }));
+        let pending = PendingTrack { track: track.clone(), kind, cids };
+        self.media(Command::Publish { room: self.sid.clone(), participant: sid.clone(), track: pending });
+        if muted {
+            self.media(Command::Mute { room: self.sid.clone(), participant: sid.clone(), track, muted });
+        }
+    }
+
+    /// The media section of an announced track is there: from now on others know of it.
+    pub(super) fn track_live(&mut self, sid: &ParticipantSid, track: &TrackSid, mid: String, mime_type: String) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let Some(live) = p.track_mut(track.as_str()) else { return };
+        live.info.mid = mid.clone();
+        live.info.mime_type.clone_from(&mime_type);
+        if let Some(codec) = live.info.codecs.first_mut() {
+            codec.mid = mid;
+            codec.mime_type = mime_type;
+        }
+        let (kind, first) = (live.kind, !live.live);
+        live.live = true;
+        if first {
+            self.count_track(kind, 1);
+        }
+        self.announce(sid, false);
+        self.sync_track(sid, track);
+        self.sync_taps();
+    }
+
+    /// The client took a track back.
+    pub(super) fn track_ended(&mut self, sid: &ParticipantSid, track: &TrackSid) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let Some(index) = p.tracks.iter().position(|t| t.sid == *track) else { return };
+        let ended = p.tracks.remove(index);
+        self.close_taps(|_, tapped| tapped == track);
+        if ended.live {
+            self.forget_track(track);
+            self.count_track(ended.kind, -1);
+            self.announce(sid, true);
+        }
+    }
+
+    pub(super) fn mute_track(&mut self, sid: &ParticipantSid, track: &str, muted: bool) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let Some(found) = p.track_mut(track) else { return };
+        if found.info.muted == muted {
+            return;
+        }
+        found.info.muted = muted;
+        let (track, live, tapped) = (found.sid.clone(), found.live, found.is_microphone());
+        self.media(Command::Mute { room: self.sid.clone(), participant: sid.clone(), track: track.clone(), muted });
+        if live {
+            self.announce(sid, true);
+            if tapped {
+                let (sid, track) = (sid.clone(), track);
+                self.tell_agents(|_| Some(AgentEvent::Muted { sid: sid.clone(), track: track.clone(), muted }));
+            }
+        }
+    }
+
+    pub(super) fn update_audio_track(&mut self, sid: &ParticipantSid, update: proto::UpdateLocalAudioTrack) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let Some(track) = p.track_mut(&update.track_sid) else { return };
+        track.info.audio_features = update.features.into_iter().take(TRACK_LIST_MAX).collect();
+        if track.live {
+            self.announce(sid, true);
+        }
+    }
+
+    pub(super) fn update_video_track(&mut self, sid: &ParticipantSid, update: &proto::UpdateLocalVideoTrack) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let Some(track) = p.track_mut(&update.track_sid) else { return };
+        track.info.width = update.width;
+        track.info.height = update.height;
+        if track.live {
+            self.announce(sid, true);
+        }
+    }
+
+    pub(super) fn count_track(&self, kind: MediaKind, by: i64) {
+        let label = match kind {
+            MediaKind::Audio => "audio",
+            MediaKind::Video => "video",
+        };
+        self.metrics.tracks.with_label_values(&[label]).add(by);
+    }
+}
+
+fn kind_of(track_type: i32) -> MediaKind {
+    if track_type == TrackType::Video as i32 { MediaKind::Video } else { MediaKind::Audio }
+}
+
+/// Why this track may not be published, if so.
+fn refusal(p: &Participant, request: &AddTrackRequest) -> Option<Reason> {
+    let sources = &p.grants.can_publish_sources;
+    let source_allowed =
+        sources.is_empty() || sources.iter().filter_map(|s| source_of(s)).any(|s| s as i32 == request.source);
+    if !p.grants.can_publish() || !source_allowed {
+        return Some(Reason::NotAllowed);
+    }
+    let known_type = [TrackType::Audio as i32, TrackType::Video as i32].contains(&request.r#type);
+    // A request with a sid adds a second codec to a track; one is all that we forward.
+    if !known_type || !request.sid.is_empty() {
+        return Some(Reason::UnsupportedType);
+    }
+    let text = request.cid.len() + request.name.len() + request.stream.len();
+    let pending = p.tracks.iter().filter(|t| !t.live && t.cid != request.cid).count();
+    let too_much = request.cid.is_empty()
+        || text > TRACK_TEXT_BYTES_MAX
+        || request.layers.len() > TRACK_LIST_MAX
+        || request.simulcast_codecs.len() > TRACK_LIST_MAX
+        || request.audio_features.len() > TRACK_LIST_MAX
+        || request.packet_trailer_features.len() > TRACK_LIST_MAX
+        || pending >= PENDING_TRACKS_MAX
+        || p.tracks.len() >= TRACKS_MAX;
+    too_much.then_some(Reason::LimitExceeded)
+}
+
+/// What others will read of the track: what the client said, and what we decided.
+#[allow(deprecated)] // older clients read these fields
+fn describe(sid: &TrackSid, kind: MediaKind, request: AddTrackRequest) -> TrackInfo {
+    let mime_type = match kind {
+        MediaKind::Audio => "audio/opus",
+        MediaKind::Video => "video/VP8",
+    };
+    let layers = match request.simulcast_codecs.first() {
+        Some(codec) if request.layers.is_empty() => codec.layers.clone(),
+        _ => request.layers,
+    };
+    let stream = if !request.stream.is_empty() {
+        request.stream
+    } else if [TrackSource::ScreenShare as i32, TrackSource::ScreenShareAudio as i32].contains(&request.source) {
+        "screen".to_owned()
+    } else {
+        "camera".to_owned()
+    };
+    let codec = proto::SimulcastCodecInfo {
+        mime_type: mime_type.to_owned(),
+        cid: request.cid,
+        layers: layers.clone(),
+        video_layer_mode: request.simulcast_codecs.first().map_or(0, |codec| codec.video_layer_mode),
+        ..proto::SimulcastCodecInfo::default()
+    };
+    TrackInfo {
+        sid: sid.as_str().to_owned(),
+        r#type: request.r#type,
+        name: request.name,
+        muted: request.muted,
+        width: request.width,
+        height: request.height,
+        simulcast: layers.len() > 1,
+        disable_dtx: request.disable_dtx,
+        source: request.source,
+        layers,
+        mime_type: mime_type.to_owned(),
+        codecs: vec![codec],
+        stereo: request.stereo,
+        disable_red: request.disable_red,
+        encryption: request.encryption,
+        stream,
+        audio_features: request.audio_features,
+        backup_codec_policy: request.backup_codec_policy,
+        packet_trailer_features: request.packet_trailer_features,
+        ..TrackInfo::default()
+    }
+}

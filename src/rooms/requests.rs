@@ -1,0 +1,260 @@
+//! What clients ask for on their socket.
+
+use std::{collections::HashMap, time::Duration};
+
+use livekit_protocol as proto;
+use proto::{
+    DisconnectReason, JoinRequest, SignalRequest, leave_request::Action, request_response::Reason,
+    request_response::Request, signal_request::Message as Ask, signal_response::Message as Response,
+    simulate_scenario::Scenario,
+};
+
+use super::{
+    LinkId, Now,
+    participant::{DropOnResume, Participant},
+    room::Room,
+};
+use crate::{id::ParticipantSid, sfu::Command};
+
+/// Attributes that only tokens and the server set: a person must not make themselves the interviewee.
+const RESERVED_ATTRIBUTES: &str = "viva.";
+/// Bytes of a participant's metadata; of all its attributes together, keys and values; of its name.
+const METADATA_BYTES_MAX: usize = 64 * 1024;
+const ATTRIBUTES_BYTES_MAX: usize = 64 * 1024;
+const NAME_BYTES_MAX: usize = 256;
+/// Bytes of an offer. A call of six people with video is about 60 kB.
+const OFFER_BYTES_MAX: usize = 256 * 1024;
+/// Candidates held until the first offer comes. A browser on a laptop with a VPN gathers about twenty.
+const EARLY_CANDIDATES_MAX: usize = 64;
+/// Bytes of one candidate line.
+const CANDIDATE_BYTES_MAX: usize = 2048;
+/// From this protocol on a client wants to hear that a request was granted, not only that it was refused.
+const PROTOCOL_OK_RESPONSES: i32 = 15;
+/// Longest that a simulated speaker talks.
+const SIMULATED_SPEAKER_SECS_MAX: u64 = 60;
+
+/// A change of what a participant says of itself. Empty name and metadata mean no change, an empty value deletes
+/// its key.
+pub(super) struct MetadataChange {
+    pub name: String,
+    pub metadata: String,
+    pub attributes: HashMap<String, String>,
+}
+
+impl MetadataChange {
+    pub fn apply(self, p: &mut Participant) {
+        if !self.name.is_empty() {
+            p.name = self.name;
+        }
+        if !self.metadata.is_empty() {
+            p.metadata = self.metadata;
+        }
+        for (key, value) in self.attributes {
+            if value.is_empty() {
+                p.attributes.remove(&key);
+            } else {
+                p.attributes.insert(key, value);
+            }
+        }
+    }
+
+    fn fits(&self, p: &Participant) -> bool {
+        let kept = p.attributes.iter().filter(|(key, _)| !self.attributes.contains_key(*key));
+        let bytes: usize = kept.chain(&self.attributes).map(|(key, value)| key.len() + value.len()).sum();
+        self.name.len() <= NAME_BYTES_MAX && self.metadata.len() <= METADATA_BYTES_MAX && bytes <= ATTRIBUTES_BYTES_MAX
+    }
+
+    fn touches_reserved(&self, p: &Participant) -> bool {
+        let changes = |(key, value): (&String, &String)| p.attributes.get(key).map_or("", String::as_str) != value;
+        self.attributes.iter().any(|entry| entry.0.starts_with(RESERVED_ATTRIBUTES) && changes(entry))
+    }
+}
+
+/// What a join request says of the client, as far as its token lets it.
+pub(super) fn apply_join_request(p: &mut Participant, request: &JoinRequest) {
+    if let Some(client) = &request.client_info {
+        p.protocol = client.protocol;
+        p.client_protocol = client.client_protocol;
+        p.capabilities = client.capabilities.clone();
+    }
+    // Absent settings: what proto3 makes of absence is `false`, which no client means.
+    p.auto_subscribe = request.connection_settings.as_ref().is_none_or(|settings| settings.auto_subscribe);
+    if p.grants.can_update_own_metadata() {
+        let change = MetadataChange {
+            name: String::new(),
+            metadata: request.metadata.clone(),
+            attributes: request.participant_attributes.clone(),
+        };
+        if change.fits(p) && !change.touches_reserved(p) {
+            change.apply(p);
+        }
+    }
+}
+
+impl Room {
+    /// One request from the client at the other end of `link`.
+    #[allow(deprecated)] // old clients may still send layers
+    pub fn handle_request(&mut self, now: Now, link: LinkId, request: SignalRequest) {
+        let Some(sid) = self.participants.iter().find(|p| p.link == Some(link)).map(|p| p.sid.clone()) else { return };
+        let Some(ask) = request.message else { return };
+        match ask {
+            Ask::Offer(offer) => self.offer(&sid, offer),
+            Ask::Trickle(trickle) => self.trickle(&sid, &trickle),
+            Ask::AddTrack(request) => self.add_track(&sid, request),
+            Ask::Mute(mute) => self.mute_track(&sid, &mute.sid, mute.muted),
+            Ask::Subscription(update) => self.update_subscription(&sid, &update),
+            Ask::TrackSetting(settings) => self.update_track_settings(&sid, &settings),
+            Ask::SubscriptionPermission(permission) => self.set_permission(&sid, permission),
+            Ask::SyncState(state) => self.sync_state(now, &sid, state),
+            Ask::UpdateMetadata(update) => self.update_metadata(&sid, update),
+            Ask::UpdateAudioTrack(update) => self.update_audio_track(&sid, update),
+            Ask::UpdateVideoTrack(update) => self.update_video_track(&sid, &update),
+            Ask::Ping(_) => self.tell(&sid, Response::Pong(now.unix_ms)),
+            Ask::PingReq(ping) => {
+                let pong = proto::Pong { last_ping_timestamp: ping.timestamp, timestamp: now.unix_ms };
+                self.tell(&sid, Response::PongResp(pong));
+            }
+            Ask::Leave(_) => self.remove(now, &sid, DisconnectReason::ClientInitiated, None),
+            Ask::Simulate(simulate) => self.simulate(now, &sid, simulate.scenario),
+            Ask::PublishDataTrackRequest(request) => {
+                self.refuse(&sid, 0, Reason::UnsupportedType, Some(Request::PublishDataTrack(request)));
+            }
+            // Answers belong to the dual peer connection; layers, data tracks and blobs are not supported, and
+            // nothing is owed for them.
+            Ask::Answer(_)
+            | Ask::UpdateLayers(_)
+            | Ask::UnpublishDataTrackRequest(_)
+            | Ask::UpdateDataSubscription(_)
+            | Ask::StoreDataBlobRequest(_)
+            | Ask::GetDataBlobRequest(_) => {}
+        }
+    }
+
+    pub(super) fn offer(&mut self, sid: &ParticipantSid, offer: proto::SessionDescription) {
+        let room = self.sid.clone();
+        if offer.sdp.len() > OFFER_BYTES_MAX {
+            tracing::warn!(room = %self.sid, participant = %sid, bytes = offer.sdp.len(), "an offer was too large");
+            return;
+        }
+        let Some(p) = self.get_mut(sid) else { return };
+        p.offered = true;
+        let early = std::mem::take(&mut p.early_candidates);
+        self.media(Command::Offer { room, participant: sid.clone(), offer_id: offer.id, sdp: offer.sdp });
+        for candidate in early {
+            self.send_candidate(sid, candidate);
+        }
+    }
+
+    fn trickle(&mut self, sid: &ParticipantSid, trickle: &proto::TrickleRequest) {
+        let Some(candidate) = candidate_of(&trickle.candidate_init) else { return };
+        let Some(p) = self.get_mut(sid) else { return };
+        if p.offered {
+            self.send_candidate(sid, candidate);
+        } else if p.early_candidates.len() < EARLY_CANDIDATES_MAX {
+            p.early_candidates.push(candidate);
+        }
+    }
+
+    fn send_candidate(&mut self, sid: &ParticipantSid, candidate: String) {
+        self.media(Command::Trickle { room: self.sid.clone(), participant: sid.clone(), candidate });
+    }
+
+    fn update_metadata(&mut self, sid: &ParticipantSid, update: proto::UpdateParticipantMetadata) {
+        let Some(p) = self.get(sid) else { return };
+        let change = MetadataChange {
+            name: update.name.clone(),
+            metadata: update.metadata.clone(),
+            attributes: update.attributes.clone(),
+        };
+        let refusal = if !p.grants.can_update_own_metadata() || change.touches_reserved(p) {
+            Some(Reason::NotAllowed)
+        } else if !change.fits(p) {
+            Some(Reason::LimitExceeded)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            return self.refuse(sid, update.request_id, reason, Some(Request::UpdateMetadata(update)));
+        }
+        let wants_ok = p.protocol >= PROTOCOL_OK_RESPONSES;
+        self.change_metadata(sid, change);
+        if wants_ok {
+            self.refuse(sid, update.request_id, Reason::Ok, Some(Request::UpdateMetadata(update)));
+        }
+    }
+
+    /// Answers a request: refused, or [`Reason::Ok`].
+    pub(super) fn refuse(&mut self, sid: &ParticipantSid, request_id: u32, reason: Reason, request: Option<Request>) {
+        let message = match reason {
+            Reason::Ok => "",
+            Reason::NotAllowed => "the token does not allow this",
+            Reason::LimitExceeded => "this is more than the server takes",
+            Reason::UnsupportedType => "this server does not support this",
+            _ => "the request cannot be met",
+        };
+        let response =
+            proto::RequestResponse { request_id, reason: reason as i32, message: message.to_owned(), request };
+        self.tell(sid, Response::RequestResponse(response));
+    }
+
+    /// What a client that resumed believes. A track that we do not know means that it must start anew.
+    pub(super) fn sync_state(&mut self, now: Now, sid: &ParticipantSid, state: proto::SyncState) {
+        let Some(p) = self.get(sid) else { return };
+        let unknown = |published: &proto::TrackPublishedResponse| {
+            published.track.as_ref().is_some_and(|track| p.track(&track.sid).is_none())
+        };
+        if state.publish_tracks.iter().any(unknown) {
+            return self.remove(now, sid, DisconnectReason::StateMismatch, Some(Action::Reconnect));
+        }
+        if let Some(subscription) = &state.subscription {
+            self.update_subscription(sid, subscription);
+        }
+        for track in &state.track_sids_disabled {
+            self.pause(sid, track, true);
+        }
+        self.replay_missed(now, sid, &state.datachannel_receive_states);
+    }
+
+    /// Test scenarios that LiveKit's clients ask for. Each touches only the participant that asks.
+    fn simulate(&mut self, now: Now, sid: &ParticipantSid, scenario: Option<Scenario>) {
+        let Some(p) = self.get_mut(sid) else { return };
+        match scenario {
+            Some(Scenario::SpeakerUpdate(secs)) => {
+                let secs = u64::try_from(secs).unwrap_or(0).min(SIMULATED_SPEAKER_SECS_MAX);
+                p.simulated_speaker_until = Some(now.at + Duration::from_secs(secs));
+                self.tell_speaker(sid, 1.0, true);
+            }
+            // As if the server had crashed: nothing is said, and a resume finds nobody.
+            Some(Scenario::NodeFailure(true)) => self.remove(now, sid, DisconnectReason::UnknownReason, None),
+            Some(Scenario::ServerLeave(true)) => {
+                self.remove(now, sid, DisconnectReason::ServerShutdown, Some(Action::Disconnect));
+            }
+            Some(Scenario::Migration(true) | Scenario::LeaveRequestFullReconnect(true)) => {
+                self.remove(now, sid, DisconnectReason::StateMismatch, Some(Action::Reconnect));
+            }
+            Some(Scenario::SwitchCandidateProtocol(_)) => {
+                if let Some(link) = p.link.take() {
+                    self.send_leave(link, DisconnectReason::UnknownReason, Action::Resume);
+                }
+            }
+            Some(Scenario::DisconnectSignalOnResume(true)) => p.drop_on_resume = Some(DropOnResume::AfterReconnect),
+            Some(Scenario::DisconnectSignalOnResumeNoMessages(true)) => {
+                p.drop_on_resume = Some(DropOnResume::BeforeAnything);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The candidate line in the JSON of an `RTCIceCandidateInit`. The empty one that ends the list is `None`.
+fn candidate_of(init: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Init {
+        candidate: String,
+    }
+    if init.len() > CANDIDATE_BYTES_MAX {
+        return None;
+    }
+    let init: Init = serde_json::from_str(init).ok()?;
+    (!init.candidate.is_empty()).then_some(init.candidate)
+}

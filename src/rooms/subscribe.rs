@@ -1,0 +1,148 @@
+//! Who gets which track: what a client wants, what its token and the track's owner permit.
+
+use livekit_protocol as proto;
+use proto::{SubscriptionError, TrackType, signal_response::Message as Response};
+
+use super::{
+    participant::{MediaState, Participant, Track},
+    room::Room,
+};
+use crate::{
+    id::{ParticipantSid, TrackSid},
+    sfu::Command,
+};
+
+/// Wishes of one client about single tracks. A room of 50 has 150 tracks; the rest is for tracks that have gone.
+const WISHES_MAX: usize = 512;
+/// Entries that one message about subscriptions may have.
+const ENTRIES_MAX: usize = 512;
+
+impl Room {
+    /// Brings every subscription of this client in line with what is wanted and permitted.
+    pub(super) fn sync_subscriber(&mut self, subscriber: &ParticipantSid) {
+        for (owner, track) in self.tracks_but_of(subscriber) {
+            self.sync(&owner, &track, subscriber);
+        }
+    }
+
+    /// Brings every subscription to this track in line.
+    pub(super) fn sync_track(&mut self, owner: &ParticipantSid, track: &TrackSid) {
+        let subscribers: Vec<_> = self.participants.iter().filter(|p| p.sid != *owner).map(|p| p.sid.clone()).collect();
+        for subscriber in subscribers {
+            self.sync(owner, track, &subscriber);
+        }
+    }
+
+    fn tracks_but_of(&self, subscriber: &ParticipantSid) -> Vec<(ParticipantSid, TrackSid)> {
+        let others = self.participants.iter().filter(|p| p.sid != *subscriber);
+        others.flat_map(|p| p.live_tracks().map(|t| (p.sid.clone(), t.sid.clone()))).collect()
+    }
+
+    fn sync(&mut self, owner: &ParticipantSid, track: &TrackSid, subscriber: &ParticipantSid) {
+        let (Some(from), Some(to)) = (self.get(owner), self.get(subscriber)) else { return };
+        let wanted = wants(to, track) && permitted(from, track, to);
+        let Some(to) = self.get_mut(subscriber) else { return };
+        let changed = if wanted { to.subscribed.insert(track.clone()) } else { to.subscribed.remove(track) };
+        if changed {
+            self.media(Command::Subscribe {
+                room: self.sid.clone(),
+                subscriber: subscriber.clone(),
+                track: track.clone(),
+                subscribed: wanted,
+            });
+        }
+    }
+
+    /// A track that is gone: nobody has it any more. The media worker knows by itself.
+    pub(super) fn forget_track(&mut self, track: &TrackSid) {
+        for p in &mut self.participants {
+            p.subscribed.remove(track);
+            p.wanted.remove(track);
+            p.announced.remove(track);
+        }
+    }
+
+    pub(super) fn update_subscription(&mut self, sid: &ParticipantSid, update: &proto::UpdateSubscription) {
+        let named = update.track_sids.iter().chain(update.participant_tracks.iter().flat_map(|p| &p.track_sids));
+        for track in named.take(ENTRIES_MAX) {
+            let track = TrackSid::from(track.as_str());
+            let Some(p) = self.get_mut(sid) else { return };
+            if p.wanted.len() < WISHES_MAX || p.wanted.contains_key(&track) {
+                p.wanted.insert(track.clone(), update.subscribe);
+            }
+            match self.owner_of(&track) {
+                Some(owner) if owner != *sid => self.sync(&owner, &track, sid),
+                Some(_) => {}
+                None if update.subscribe => {
+                    let response = proto::SubscriptionResponse {
+                        track_sid: track.as_str().to_owned(),
+                        err: SubscriptionError::SeTrackNotfound as i32,
+                    };
+                    self.tell(sid, Response::SubscriptionResponse(response));
+                }
+                None => {}
+            }
+        }
+    }
+
+    pub(super) fn update_track_settings(&mut self, sid: &ParticipantSid, settings: &proto::UpdateTrackSettings) {
+        for track in settings.track_sids.iter().take(ENTRIES_MAX) {
+            self.pause(sid, track, settings.disabled);
+        }
+    }
+
+    pub(super) fn pause(&mut self, subscriber: &ParticipantSid, track: &str, paused: bool) {
+        let track = TrackSid::from(track);
+        if self.get(subscriber).is_some_and(|p| p.subscribed.contains(&track)) {
+            self.media(Command::Pause { room: self.sid.clone(), subscriber: subscriber.clone(), track, paused });
+        }
+    }
+
+    /// The owner says who may have its tracks. Those whose right changes are told.
+    pub(super) fn set_permission(&mut self, owner: &ParticipantSid, permission: proto::SubscriptionPermission) {
+        if permission.track_permissions.len() > ENTRIES_MAX {
+            return;
+        }
+        let before = self.permissions_of(owner);
+        let Some(p) = self.get_mut(owner) else { return };
+        p.permission = (!permission.all_participants).then_some(permission);
+        let after = self.permissions_of(owner);
+        for ((subscriber, track, was), (_, _, is)) in before.into_iter().zip(after) {
+            if was == is {
+                continue;
+            }
+            let update = proto::SubscriptionPermissionUpdate {
+                participant_sid: owner.as_str().to_owned(),
+                track_sid: track.as_str().to_owned(),
+                allowed: is,
+            };
+            self.tell(&subscriber, Response::SubscriptionPermissionUpdate(update));
+            self.sync(owner, &track, &subscriber);
+        }
+    }
+
+    fn permissions_of(&self, owner: &ParticipantSid) -> Vec<(ParticipantSid, TrackSid, bool)> {
+        let Some(from) = self.get(owner) else { return Vec::new() };
+        let subscribers = self.participants.iter().filter(|p| p.sid != *owner);
+        subscribers
+            .flat_map(|to| from.live_tracks().map(move |t| (to.sid.clone(), t.sid.clone(), from.permits(&t.sid, to))))
+            .collect()
+    }
+
+    pub(super) fn owner_of(&self, track: &TrackSid) -> Option<ParticipantSid> {
+        self.participants.iter().find(|p| p.live_tracks().any(|t: &Track| t.sid == *track)).map(|p| p.sid.clone())
+    }
+}
+
+fn wants(to: &Participant, track: &TrackSid) -> bool {
+    to.media != MediaState::None && to.wanted.get(track).copied().unwrap_or(to.auto_subscribe)
+}
+
+/// The token's `canSubscribe` and the owner's word. A hidden participant's tracks are nobody's: to have one would be
+/// to know of it.
+fn permitted(from: &Participant, track: &TrackSid, to: &Participant) -> bool {
+    let known = from
+        .track(track.as_str())
+        .is_some_and(|t| t.live && [TrackType::Audio as i32, TrackType::Video as i32].contains(&t.info.r#type));
+    known && to.grants.can_subscribe() && !from.hidden() && from.permits(track, to)
+}

@@ -1,0 +1,68 @@
+//! Taps: the interviewer's ears. A tap is open exactly while three things hold: the person allows it, their
+//! microphone is live, and an agent is there to listen.
+
+use super::{
+    agent::AgentEvent,
+    participant::{Participant, Track},
+    room::{Output, Room},
+};
+use crate::{
+    id::{Identity, ParticipantSid, TrackSid},
+    media,
+    sfu::Command,
+};
+
+pub(super) struct Tap {
+    /// Who listens.
+    pub agent: ParticipantSid,
+    /// Who speaks.
+    pub speaker: ParticipantSid,
+}
+
+impl Room {
+    /// Whether this person's microphones may be tapped. Holds for as long as the room does, over rejoins too.
+    pub fn allow_tap(&mut self, identity: &Identity, allowed: bool) {
+        if allowed {
+            self.taps_allowed.insert(identity.clone());
+            self.sync_taps();
+        } else {
+            self.taps_allowed.remove(identity);
+            let speakers: Vec<_> =
+                self.participants.iter().filter(|p| p.identity == *identity).map(|p| p.sid.clone()).collect();
+            self.close_taps(|tap, _| speakers.contains(&tap.speaker));
+        }
+    }
+
+    /// Opens every tap that should be open and is not.
+    pub(super) fn sync_taps(&mut self) {
+        let Some(agent) = self.participants.iter().find(|p| p.is_agent()).map(|p| p.sid.clone()) else { return };
+        let allowed = |p: &&Participant| !p.is_agent() && self.taps_allowed.contains(&p.identity);
+        let voice = |t: &&Track| t.is_microphone() && !self.taps.contains_key(&t.sid);
+        let missing: Vec<_> = self
+            .participants
+            .iter()
+            .filter(allowed)
+            .flat_map(|p| p.live_tracks().filter(voice).map(|t| (p.sid.clone(), p.identity.clone(), t.sid.clone())))
+            .collect();
+        for (sid, identity, track) in missing {
+            let (tap, reader) = media::tap(self.config.tap_packets_max);
+            self.taps.insert(track.clone(), Tap { agent: agent.clone(), speaker: sid.clone() });
+            self.media(Command::OpenTap { room: self.sid.clone(), track: track.clone(), tap });
+            self.tell_agent(agent.clone(), AgentEvent::TapOpened { sid, identity, track, reader });
+        }
+    }
+
+    pub(super) fn close_taps(&mut self, which: impl Fn(&Tap, &TrackSid) -> bool) {
+        let closing: Vec<_> =
+            self.taps.iter().filter(|(track, tap)| which(tap, track)).map(|(t, _)| t.clone()).collect();
+        for track in closing {
+            let Some(tap) = self.taps.remove(&track) else { continue };
+            self.media(Command::CloseTap { room: self.sid.clone(), track: track.clone() });
+            self.tell_agent(tap.agent, AgentEvent::TapClosed { sid: tap.speaker, track });
+        }
+    }
+
+    pub(super) fn tell_agent(&mut self, agent: ParticipantSid, event: AgentEvent) {
+        self.push(Output::Agent { agent, event });
+    }
+}

@@ -1,0 +1,285 @@
+//! The task around a [`Room`]: its mailbox, its timer, its sockets' queues.
+//!
+//! The only awaits are for mail, for the timer and for the media worker's queue. A slow client or agent is never
+//! waited for.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use livekit_protocol as proto;
+use proto::{DisconnectReason, leave_request::Action};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    LinkId, Now, RoomError, ToPeer,
+    agent::{AgentEvent, AgentOptions, AgentParticipant, InjectedVoice},
+    room::{Output, Room},
+};
+use crate::{
+    auth::Claims,
+    id::{Identity, ParticipantSid},
+    sfu::EventKind,
+    worker::WorkerHandle,
+};
+
+/// What waits for one room. A burst of joins is tens of messages, data packets come at most some hundred a second;
+/// senders wait where it is full.
+pub(super) const MAILBOX_CAPACITY: usize = 1024;
+/// Messages waiting for one client's socket. A join into a room of 50 is about 100; a client that is this far behind
+/// is cut off, and finds the full state when it resumes.
+const LINK_CAPACITY: usize = 512;
+/// Events waiting for an agent. At most 50 a second of reports besides what people do; where it is full data packets
+/// are dropped, and an agent that misses anything else is taken out.
+const AGENT_CAPACITY: usize = 1024;
+
+/// What a room's task is told.
+pub(super) enum Mail {
+    /// A client comes in, or comes back where the request says so.
+    Join {
+        claims: Box<Claims>,
+        request: Box<proto::JoinRequest>,
+        reply: oneshot::Sender<Result<Link, RoomError>>,
+    },
+    Request {
+        link: LinkId,
+        request: Box<proto::SignalRequest>,
+    },
+    LinkClosed {
+        link: LinkId,
+    },
+    Event {
+        participant: ParticipantSid,
+        kind: EventKind,
+    },
+    JoinAgent {
+        options: AgentOptions,
+        reply: oneshot::Sender<Result<AgentParticipant, RoomError>>,
+    },
+    AgentAttributes {
+        sid: ParticipantSid,
+        attributes: HashMap<String, String>,
+    },
+    AgentData {
+        sid: ParticipantSid,
+        packet: Box<proto::DataPacket>,
+    },
+    AgentLeave {
+        sid: ParticipantSid,
+    },
+    AllowTap {
+        identity: Identity,
+        allowed: bool,
+        reply: oneshot::Sender<()>,
+    },
+    Close {
+        reason: DisconnectReason,
+        action: Action,
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// A client's connection to the room, before it is dressed for the signalling side.
+pub(super) struct Link {
+    pub id: LinkId,
+    pub outbound: mpsc::Receiver<ToPeer>,
+}
+
+pub(super) struct RoomTask {
+    room: Room,
+    mailbox: mpsc::Receiver<Mail>,
+    /// Given to agents.
+    sender: mpsc::WeakSender<Mail>,
+    worker: WorkerHandle,
+    /// How busy the worker is: rooms and participants on it.
+    load: Arc<AtomicUsize>,
+    counted: usize,
+    links: HashMap<LinkId, mpsc::Sender<ToPeer>>,
+    agents: HashMap<ParticipantSid, mpsc::Sender<AgentEvent>>,
+    links_made: u64,
+    /// Answered once everything that the mail caused has gone out.
+    replies: Vec<oneshot::Sender<()>>,
+}
+
+impl RoomTask {
+    pub fn new(
+        room: Room,
+        mailbox: mpsc::Receiver<Mail>,
+        sender: mpsc::WeakSender<Mail>,
+        worker: WorkerHandle,
+        load: Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            room,
+            mailbox,
+            sender,
+            worker,
+            load,
+            counted: 0,
+            links: HashMap::new(),
+            agents: HashMap::new(),
+            links_made: 0,
+            replies: Vec::new(),
+        }
+    }
+
+    pub async fn run(mut self) {
+        while !self.room.is_closed() {
+            let timer = self.room.poll_timeout().map(Instant::from_std);
+            tokio::select! {
+                mail = self.mailbox.recv() => match mail {
+                    Some(mail) => self.handle(mail),
+                    None => self.room.close(now(), DisconnectReason::RoomClosed, Action::Disconnect),
+                },
+                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.room.handle_timeout(now()),
+            }
+            self.flush().await;
+        }
+        self.load.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+
+    fn handle(&mut self, mail: Mail) {
+        let now = now();
+        match mail {
+            Mail::Join { claims, request, reply } => {
+                let result = self.join(now, *claims, *request);
+                // A connection that nobody waits for any more: its socket is closed already.
+                if let Err(Ok(link)) = reply.send(result) {
+                    self.room.handle_link_closed(now, link.id);
+                }
+            }
+            Mail::Request { link, request } => self.room.handle_request(now, link, *request),
+            Mail::LinkClosed { link } => {
+                self.links.remove(&link);
+                self.room.handle_link_closed(now, link);
+            }
+            Mail::Event { participant, kind } => self.room.handle_event(now, &participant, kind),
+            Mail::JoinAgent { options, reply } => {
+                let result = self.join_agent(now, options);
+                // An agent that nobody waits for leaves by being dropped here.
+                drop(reply.send(result));
+            }
+            Mail::AgentAttributes { sid, attributes } => self.room.agent_attributes(&sid, attributes),
+            Mail::AgentData { sid, packet } => self.room.data_from_agent(now, &sid, *packet),
+            Mail::AgentLeave { sid } => self.room.agent_leave(now, &sid),
+            Mail::AllowTap { identity, allowed, reply } => {
+                self.room.allow_tap(&identity, allowed);
+                self.replies.push(reply);
+            }
+            Mail::Close { reason, action, reply } => {
+                self.room.close(now, reason, action);
+                self.replies.push(reply);
+            }
+        }
+    }
+
+    fn join(&mut self, now: Now, claims: Claims, request: proto::JoinRequest) -> Result<Link, RoomError> {
+        self.links_made += 1;
+        let id = LinkId(self.links_made);
+        let (tx, outbound) = mpsc::channel(LINK_CAPACITY);
+        let result = if request.reconnect {
+            let label = match self.room.resume(now, id, claims, request) {
+                Some(participant) => {
+                    tracing::info!(room = %self.room.sid, %participant, "resumed");
+                    "resumed"
+                }
+                None => "refused",
+            };
+            self.room.metrics.participant_joins.with_label_values(&["livekit", label]).inc();
+            Ok(())
+        } else {
+            self.room.join(now, id, claims, request).map(|participant| {
+                tracing::info!(room = %self.room.sid, %participant, "joined");
+                self.room.metrics.participant_joins.with_label_values(&["livekit", "ok"]).inc();
+            })
+        };
+        result.map(|()| {
+            self.links.insert(id, tx);
+            Link { id, outbound }
+        })
+    }
+
+    fn join_agent(&mut self, now: Now, options: AgentOptions) -> Result<AgentParticipant, RoomError> {
+        let mailbox = self.sender.upgrade().ok_or(RoomError::Closed)?;
+        let identity = options.identity.clone();
+        let (sid, track) = self.room.join_agent(now, options)?;
+        tracing::info!(room = %self.room.sid, participant = %sid, "an agent joined");
+        let (tx, events) = mpsc::channel(AGENT_CAPACITY);
+        self.agents.insert(sid.clone(), tx);
+        let room = self.room.sid.clone();
+        let voice = InjectedVoice {
+            room: room.clone(),
+            track: track.clone(),
+            worker: self.worker.clone(),
+            mailbox: mailbox.clone(),
+            metrics: self.room.metrics.clone(),
+        };
+        Ok(AgentParticipant::new(room, sid, identity, track, events, Arc::new(voice), mailbox))
+    }
+
+    /// Carries out what the room wants, until it wants nothing more.
+    async fn flush(&mut self) {
+        while let Some(output) = self.room.poll_output() {
+            match output {
+                Output::Signal { link, message } => self.send(link, message),
+                Output::CloseLink(link) => drop(self.links.remove(&link)),
+                Output::Media(command) => {
+                    if self.worker.send(command).await.is_err() {
+                        tracing::error!(room = %self.room.sid, "the media worker is gone; the room closes");
+                        self.room.close(now(), DisconnectReason::ServerShutdown, Action::Reconnect);
+                    }
+                }
+                Output::Agent { agent, event } => self.tell(&agent, event),
+                Output::CloseAgent(agent) => drop(self.agents.remove(&agent)),
+            }
+        }
+        let load = if self.room.is_closed() { 0 } else { 1 + self.room.participants_count() };
+        self.load.fetch_add(load, Ordering::Relaxed);
+        self.load.fetch_sub(self.counted, Ordering::Relaxed);
+        self.counted = load;
+        for reply in self.replies.drain(..) {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(());
+        }
+    }
+
+    fn send(&mut self, link: LinkId, message: ToPeer) {
+        let Some(tx) = self.links.get(&link) else { return };
+        if let Err(error) = tx.try_send(message) {
+            if matches!(error, mpsc::error::TrySendError::Full(_)) {
+                tracing::warn!(room = %self.room.sid, "a client does not read its messages; its socket is closed");
+            }
+            self.links.remove(&link);
+            self.room.handle_link_closed(now(), link);
+        }
+    }
+
+    fn tell(&mut self, agent: &ParticipantSid, event: AgentEvent) {
+        let Some(tx) = self.agents.get(agent) else { return };
+        match tx.try_send(event) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(AgentEvent::Data { .. })) => {
+                tracing::warn!(room = %self.room.sid, "an agent is behind; a data packet to it is dropped");
+            }
+            Err(_) => {
+                tracing::warn!(room = %self.room.sid, participant = %agent, "an agent does not listen; it is removed");
+                self.agents.remove(agent);
+                self.room.agent_leave(now(), agent);
+            }
+        }
+    }
+}
+
+/// Tokio's clock, so that tests can turn it.
+fn now() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { at: Instant::now().into_std(), unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX) }
+}

@@ -1,0 +1,184 @@
+//! LiveKit's signalling protocol over WebSocket, in its single peer connection form (`/rtc/v1`).
+//!
+//! `/rtc`, the older form with two peer connections, answers 404: clients that can do both take that for an answer.
+
+pub mod codec;
+mod ws;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{FromRequestParts, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    http::{HeaderMap, StatusCode, Uri, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tower_http::cors::{Any, CorsLayer};
+
+use crate::{
+    auth::{self, ApiKeys, AuthError, Claims},
+    rooms::{RoomError, Rooms},
+    telemetry::Metrics,
+};
+
+/// What a client is told to wait when the server is full or going down.
+const RETRY_AFTER_SECS: &str = "2";
+/// Longest identity, in bytes.
+const IDENTITY_BYTES_MAX: usize = 256;
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct Signalling {
+    pub rooms: Rooms,
+    pub keys: Arc<ApiKeys>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The routes of LiveKit's signalling, for any origin.
+pub fn router(state: Signalling) -> Router {
+    Router::new()
+        .route("/rtc/v1", get(connect))
+        .route("/rtc/v1/validate", get(validate))
+        .route("/rtc", get(no_dual))
+        .route("/rtc/validate", get(no_dual))
+        .layer(CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any))
+        .with_state(state)
+}
+
+/// Why a request was refused before the upgrade. The text reaches the user through their client.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error("the access token does not allow to join a room: it needs `roomJoin` and a room's name")]
+    NoJoinGrant,
+    #[error("the access token names no identity (`sub`), or one that is too long")]
+    BadIdentity,
+    #[error("{0}")]
+    BadRequest(&'static str),
+    #[error("this address speaks WebSocket only")]
+    NotWebSocket,
+    #[error(transparent)]
+    Room(#[from] RoomError),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Refusal::Auth(_) | Refusal::NoJoinGrant => StatusCode::UNAUTHORIZED,
+            Refusal::BadIdentity | Refusal::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Refusal::NotWebSocket => StatusCode::NOT_FOUND,
+            Refusal::Room(error) => match error {
+                RoomError::NotFound => StatusCode::NOT_FOUND,
+                RoomError::NoIdentity | RoomError::BadName => StatusCode::BAD_REQUEST,
+                RoomError::IdentityTaken => StatusCode::FORBIDDEN,
+                RoomError::Closed | RoomError::TooManyRooms | RoomError::RoomFull | RoomError::Draining => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+            },
+        }
+    }
+
+    /// The metric's label.
+    fn result(&self) -> &'static str {
+        match self {
+            Refusal::Auth(_) | Refusal::NoJoinGrant => "unauthorized",
+            _ => "refused",
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut response = (status, self.to_string()).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER_SECS));
+        }
+        response
+    }
+}
+
+/// Everything is checked, and the room entered, before the upgrade: a refusal is an HTTP status that every client
+/// can show.
+async fn connect(State(state): State<Signalling>, uri: Uri, mut parts: RequestHead) -> Response {
+    let metrics = state.metrics.clone();
+    match admit(&state, &uri, &mut parts).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            tracing::info!(status = refusal.status().as_u16(), reason = %refusal, "a join was refused");
+            metrics.participant_joins.with_label_values(&["livekit", refusal.result()]).inc();
+            refusal.into_response()
+        }
+    }
+}
+
+async fn admit(state: &Signalling, uri: &Uri, parts: &mut RequestHead) -> Result<Response, Refusal> {
+    let upgrade = parts.upgrade().await.map_err(|_| Refusal::NotWebSocket)?;
+    let claims = authenticate(state, &parts.0.headers, uri)?;
+    let param = query(uri, "join_request").ok_or(Refusal::BadRequest("the query has no `join_request`"))?;
+    let request = codec::decode_join_request(&param).map_err(Refusal::BadRequest)?;
+    let link = state.rooms.join(claims, request).await?;
+    let (keys, metrics) = (state.keys.clone(), state.metrics.clone());
+    Ok(upgrade
+        .max_message_size(codec::FRAME_BYTES_MAX)
+        .max_frame_size(codec::FRAME_BYTES_MAX)
+        .on_upgrade(move |socket| ws::serve(socket, link, keys, metrics)))
+}
+
+/// What a client asks when its WebSocket was refused, to show the reason.
+async fn validate(State(state): State<Signalling>, headers: HeaderMap, uri: Uri) -> Response {
+    let checked = authenticate(&state, &headers, &uri).and_then(|claims| Ok(state.rooms.check(&claims)?));
+    match checked {
+        Ok(()) => "success".into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn no_dual() -> Response {
+    (StatusCode::NOT_FOUND, "this server speaks the single peer connection protocol: /rtc/v1").into_response()
+}
+
+/// The token of the query or the header, checked, with a room to join and somebody who joins.
+fn authenticate(state: &Signalling, headers: &HeaderMap, uri: &Uri) -> Result<Claims, Refusal> {
+    let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(auth::bearer);
+    let token = match header {
+        Some(token) => token.to_owned(),
+        None => query(uri, "access_token").unwrap_or_default(),
+    };
+    let claims = state.keys.verify(&token)?;
+    claims.grants.joins().ok_or(Refusal::NoJoinGrant)?;
+    let identity = claims.identity().ok_or(Refusal::BadIdentity)?;
+    if identity.as_str().len() > IDENTITY_BYTES_MAX {
+        return Err(Refusal::BadIdentity);
+    }
+    Ok(claims)
+}
+
+/// One parameter of the query, decoded.
+fn query(uri: &Uri, name: &str) -> Option<String> {
+    let query = uri.query()?;
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    codec::percent_decode(value)
+}
+
+/// The request's head, kept so that the refusal of a request that is no WebSocket is ours to word.
+struct RequestHead(Parts);
+
+impl<S: Sync> FromRequestParts<S> for RequestHead {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let mut head = axum::http::Request::new(Body::empty()).into_parts().0;
+        std::mem::swap(&mut head, parts);
+        Ok(Self(head))
+    }
+}
+
+impl RequestHead {
+    async fn upgrade(&mut self) -> Result<WebSocketUpgrade, WebSocketUpgradeRejection> {
+        WebSocketUpgrade::from_request_parts(&mut self.0, &()).await
+    }
+}

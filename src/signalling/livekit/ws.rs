@@ -1,0 +1,158 @@
+//! One client's socket: frames in become requests to its room, the room's messages become frames out.
+//!
+//! The link's queue ends where the room is done with the client: then everything is written and the socket closed.
+//! A socket that stalls is closed; what the client missed it gets when it resumes.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, close_code};
+use livekit_protocol as proto;
+use proto::{SignalResponse, signal_response::Message};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
+};
+
+use super::codec::{self, Encoding};
+use crate::{
+    auth::ApiKeys,
+    rooms::{LinkSender, SignalLink, ToPeer},
+    telemetry::Metrics,
+};
+
+/// How often the socket itself is pinged, which keeps proxies from closing it.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// A client says something every five seconds, and answers our pings. Three of those missing: it is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long one frame may take to be written. Longer means that the client's buffers and ours are full.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+/// Requests that a client may send at once, and how many a second after that. A join with six tracks is about 50;
+/// a flood waits in the client's own buffers.
+const REQUEST_BURST: f64 = 400.0;
+const REQUESTS_PER_SEC: f64 = 100.0;
+
+/// Why the socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The room is done with the client; all is written.
+    RoomDone,
+    /// The client closed it.
+    ClientGone,
+    /// The client sent what is no message.
+    Malformed,
+    /// Nothing came for too long, or nothing could be written.
+    Stalled,
+}
+
+/// Runs until the room or the client is done.
+pub(super) async fn serve(mut socket: WebSocket, link: SignalLink, keys: Arc<ApiKeys>, metrics: Arc<Metrics>) {
+    let SignalLink { mut outbound, sender } = link;
+    let end = run(&mut socket, &mut outbound, &sender, &keys, &metrics).await;
+    let code = match end {
+        End::RoomDone => Some(close_code::NORMAL),
+        End::Malformed => Some(close_code::INVALID),
+        End::ClientGone | End::Stalled => None,
+    };
+    if let Some(code) = code {
+        let close = Frame::Close(Some(CloseFrame { code, reason: "".into() }));
+        // The client may have closed first.
+        let _ = timeout(WRITE_MAX, socket.send(close)).await;
+    }
+    tracing::debug!(?end, "a signalling socket closed");
+}
+
+async fn run(
+    socket: &mut WebSocket,
+    outbound: &mut mpsc::Receiver<ToPeer>,
+    sender: &LinkSender,
+    keys: &ApiKeys,
+    metrics: &Metrics,
+) -> End {
+    let (received, sent) =
+        (metrics.signal_messages.with_label_values(&["in"]), metrics.signal_messages.with_label_values(&["out"]));
+    let mut encoding = Encoding::Binary;
+    let mut allowance = Allowance::new();
+    let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
+    loop {
+        let frame = tokio::select! {
+            // What the room says goes first: it is bounded, and a client must not hold it up by talking.
+            biased;
+            message = outbound.recv() => {
+                let Some(message) = message else { return End::RoomDone };
+                sent.inc();
+                let Some(response) = dress(message, keys) else { continue };
+                codec::encode_frame(&response, encoding)
+            }
+            _ = pings.tick() => {
+                if heard.elapsed() > SILENCE_MAX {
+                    return End::Stalled;
+                }
+                Frame::Ping(Vec::new().into())
+            }
+            frame = socket.recv() => {
+                let frame = match frame {
+                    Some(Ok(Frame::Close(_)) | Err(_)) | None => return End::ClientGone,
+                    Some(Ok(frame)) => frame,
+                };
+                heard = Instant::now();
+                match codec::decode_frame(&frame) {
+                    None => {}
+                    Some(Err(reason)) => {
+                        tracing::info!(reason, "a signalling socket is closed");
+                        return End::Malformed;
+                    }
+                    Some(Ok((request, form))) => {
+                        received.inc();
+                        encoding = form;
+                        allowance.take().await;
+                        // A closed room has said so in the queue, which is read first.
+                        let _ = sender.send(request).await;
+                    }
+                }
+                continue;
+            }
+        };
+        if !matches!(timeout(WRITE_MAX, socket.send(frame)).await, Ok(Ok(()))) {
+            return End::Stalled;
+        }
+    }
+}
+
+/// Turns the room's word into a message; tokens are minted here, where the keys are.
+fn dress(message: ToPeer, keys: &ApiKeys) -> Option<SignalResponse> {
+    let message = match message {
+        ToPeer::Message(message) => *message,
+        ToPeer::RefreshToken(claims) => match keys.refresh(&claims) {
+            Ok(token) => Message::RefreshToken(token),
+            Err(error) => {
+                tracing::warn!(%error, "a token could not be refreshed");
+                return None;
+            }
+        },
+    };
+    Some(SignalResponse { message: Some(message) })
+}
+
+/// A token bucket: a client that floods is slowed down.
+struct Allowance {
+    left: f64,
+    filled: Instant,
+}
+
+impl Allowance {
+    fn new() -> Self {
+        Self { left: REQUEST_BURST, filled: Instant::now() }
+    }
+
+    async fn take(&mut self) {
+        let now = Instant::now();
+        let earned = now.duration_since(self.filled).as_secs_f64() * REQUESTS_PER_SEC;
+        self.left = (self.left + earned).min(REQUEST_BURST) - 1.0;
+        self.filled = now;
+        if self.left < 0.0 {
+            sleep_until(now + Duration::from_secs_f64(-self.left / REQUESTS_PER_SEC)).await;
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! How clients talk to rooms: LiveKit's signalling.
+
+pub mod livekit;
