@@ -31,7 +31,7 @@ MIN_WORD_SCORE = -165.0
 # Speech that the text leaves unexplained, in frames: a short sentence must not stand for a long one.
 MAX_UNEXPLAINED_FRAMES = 60
 # Wide beams: pruning loses the right path of a voice that the model was not trained for.
-BEAMS = {"beam": "1e-80", "wbeam": "1e-60", "pbeam": "1e-80"}
+BEAMS = {"beam": "1e-60", "wbeam": "1e-40", "pbeam": "1e-60"}
 
 
 def _library():

@@ -1,10 +1,11 @@
 // A whole interview in a browser whose microphone is a spoken WAV: the words come from the audio, both ways.
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { launch, openPage } from '../lib/browser.mjs';
 import { interviewerPlayed, inOrder, said, storedTranscript } from '../lib/interview.mjs';
 import { serve } from '../lib/server.mjs';
 import { hearPhrases, plain, seconds, speak } from '../lib/speech.mjs';
+import { steps } from '../lib/steps.mjs';
 import { ANSWERS, INTERVIEWER, QUESTIONS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
 import { transcriber } from '../lib/transcriber.mjs';
 import { captions, practice, question, transcriptOpens } from '../lib/visit.mjs';
@@ -37,6 +38,7 @@ describe('an interview by voice', () => {
   let ear, server, browser, page, call;
   const seen = [];
 
+  const step = steps('interview', () => ({ page }));
   before(async () => {
     ear = await transcriber('interview', SENTENCES);
     server = await serve('interview', { speech: { stt: ear.config } });
@@ -49,12 +51,12 @@ describe('an interview by voice', () => {
     await ear?.stop();
   });
 
-  test('the interviewee comes in through the page', async () => {
+  step('the interviewee comes in through the page', async () => {
     call = await practice(page, server, { plan: SHORT_PLAN });
     assert.equal(call.role, 'interviewee');
   });
 
-  test('the interviewer greets, asks, follows up a short answer and goes on to the end', async () => {
+  step('the interviewer greets, asks, follows up a short answer and goes on to the end', async () => {
     const asked = new Set();
     await until(
       'the interview to end',
@@ -75,7 +77,7 @@ describe('an interview by voice', () => {
     assert.equal(seen[2].question, QUESTIONS.again);
   });
 
-  test('what the browser played are the plan’s questions', async () => {
+  step('what the browser played are the plan’s questions', async () => {
     const { path } = await interviewerPlayed(page, 'interview');
     const heard = (await hearPhrases(path, Object.values(QUESTIONS))).map((p) => p.text).filter(Boolean);
     const { project, probe, hardest, again } = QUESTIONS;
@@ -84,14 +86,14 @@ describe('an interview by voice', () => {
 
   const answers = [ANSWERS.short, ANSWERS.part, ANSWERS.hardest, ANSWERS.again];
 
-  test('captions show what both said', () => {
+  step('captions show what both said', () => {
     const own = seen.captions.filter((c) => c.identity === call.identity && c.final).map((c) => plain(c.text));
     assert.deepEqual(own, answers);
     const ai = seen.captions.filter((c) => c.identity === INTERVIEWER).map((c) => plain(c.text));
     assert.ok(inOrder(ai, [QUESTIONS.project, QUESTIONS.probe, QUESTIONS.hardest, QUESTIONS.again].map(plain)), ai.join(' | '));
   });
 
-  test('the transcript opens, and page, REST and SQLite hold the same words', async () => {
+  step('the transcript opens, and page, REST and SQLite hold the same words', async () => {
     const onPage = await transcriptOpens(page);
     const lines = await storedTranscript(server, call);
     assert.deepEqual(said(lines, 'interviewee'), answers);
@@ -103,12 +105,12 @@ describe('an interview by voice', () => {
     assert.equal(interview.questions_asked, 3);
   });
 
-  test('no word came from silence or from the interviewer’s own voice', async () => {
+  step('no word came from silence or from the interviewer’s own voice', async () => {
     const requests = await ear.log();
     assert.deepEqual(requests.map((r) => r.text).filter(Boolean), answers);
   });
 
-  test('consents are on record, and the metrics count what happened', async () => {
+  step('consents are on record, and the metrics count what happened', async () => {
     const consents = await server.sql(`select purpose, granted from consents where interview = '${call.id}' order by purpose`);
     assert.deepEqual(consents, [
       { purpose: 'ai_interviewer', granted: 1 },
@@ -121,5 +123,5 @@ describe('an interview by voice', () => {
     assert.equal(metrics.get('viva_interviews_total{result="completed"}'), 1);
   });
 
-  test('the page had no errors', () => assert.deepEqual(page.faults, []));
+  step('the page had no errors', () => assert.deepEqual(page.faults, []));
 });

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { launch, openPage } from '../lib/browser.mjs';
 import { answer, interviewerPlayed, said, storedTranscript } from '../lib/interview.mjs';
 import { must } from '../lib/process.mjs';
@@ -11,6 +11,7 @@ import { output, TOOLS, VENV_PYTHON } from '../lib/paths.mjs';
 import { serve } from '../lib/server.mjs';
 import { common, pitches, stretches } from '../lib/sound.mjs';
 import { plain } from '../lib/speech.mjs';
+import { steps } from '../lib/steps.mjs';
 import { ANSWERS, ONE_PLAN, QUESTIONS } from '../lib/story.mjs';
 import { captionOf, practice, transcriptOpens } from '../lib/visit.mjs';
 
@@ -20,6 +21,7 @@ const UNDERSTOOD = 'the model itself heard this sentence about databases';
 describe('an interview with whisper and a Piper voice', () => {
   let server, browser, page, call, voice;
 
+  const step = steps('engines', () => ({ page }));
   before(async () => {
     const models = output('e2e', 'models');
     const whisper = join(models, 'rigged.bin');
@@ -37,25 +39,25 @@ describe('an interview with whisper and a Piper voice', () => {
     await server?.stop();
   });
 
-  test('the server says which voice it has', async () => {
+  step('the server says which voice it has', async () => {
     const practice = await server.get('/v1/practice');
     assert.equal(practice.voice, 'piper');
     assert.equal(practice.recognition, true);
   });
 
-  test('the interview goes to its end', async () => {
+  step('the interview goes to its end', async () => {
     call = await practice(page, server, { plan: ONE_PLAN });
     await answer(page, ANSWERS.part);
     await captionOf(page, call.identity, UNDERSTOOD);
     await transcriptOpens(page);
   });
 
-  test('what whisper understood is what was kept', async () => {
+  step('what whisper understood is what was kept', async () => {
     const lines = await storedTranscript(server, call);
     assert.deepEqual(said(lines, 'interviewee'), [plain(UNDERSTOOD)]);
   });
 
-  test('the browser played the tones of the question’s phonemes', async () => {
+  step('the browser played the tones of the question’s phonemes', async () => {
     const sound = await interviewerPlayed(page, 'engines');
     const wanted = await tones(QUESTIONS.project);
     // A tone of 46 ms, then as long a silence: the middle of each is where its pitch is read.
@@ -69,7 +71,7 @@ describe('an interview with whisper and a Piper voice', () => {
     assert.ok(common([...wanted].reverse(), heard, (a, b) => Math.abs(a - b) <= 8) < 0.8 * wanted.length);
   });
 
-  test('the page had no errors', () => assert.deepEqual(page.faults, []));
+  step('the page had no errors', () => assert.deepEqual(page.faults, []));
 
   /** The pitch of every phoneme, as the voice is made: 150 Hz and 25 Hz for each step of its id modulo 20. */
   async function tones(sentence) {

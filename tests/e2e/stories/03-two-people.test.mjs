@@ -2,7 +2,7 @@
 // the server says a reply took is the gap that a third ear measures.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { arrived, audioOf, COLOURS, launch, openPage, played, say } from '../lib/browser.mjs';
 import { answer, said, storedTranscript } from '../lib/interview.mjs';
 import { arrivals, burstStarts, lastLoudBefore } from '../lib/arrivals.mjs';
@@ -10,6 +10,7 @@ import { output } from '../lib/paths.mjs';
 import { serve } from '../lib/server.mjs';
 import { compare, likeness, readWav, writeWav } from '../lib/sound.mjs';
 import { speak } from '../lib/speech.mjs';
+import { steps } from '../lib/steps.mjs';
 import { ANSWERS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
 import { transcriber } from '../lib/transcriber.mjs';
 import { accept, interviewerIs, inviteLink, practice, ring } from '../lib/visit.mjs';
@@ -26,6 +27,7 @@ describe('two people and the interviewer', () => {
   let ear, server, ada, grace, adasCall, gracesCall;
   const browsers = [];
 
+  const step = steps('two-people', () => ({ ada, grace }));
   before(async () => {
     ear = await transcriber('two-people', SENTENCES);
     server = await serve('two-people', { speech: { stt: ear.config } });
@@ -39,14 +41,14 @@ describe('two people and the interviewer', () => {
     await ear?.stop();
   });
 
-  test('the second person comes by the link that the first one copies', async () => {
+  step('the second person comes by the link that the first one copies', async () => {
     adasCall = await practice(ada, server, { plan: SHORT_PLAN, listen: false });
     gracesCall = await accept(grace, await inviteLink(ada), { name: 'Grace', listen: false });
     assert.equal(gracesCall.role, 'interviewer');
     assert.equal(gracesCall.id, adasCall.id);
   });
 
-  test('both see each other', async () => {
+  step('both see each other', async () => {
     for (const [page, other, colour] of [
       [ada, gracesCall, COLOURS.grace],
       [grace, adasCall, COLOURS.ada],
@@ -60,7 +62,7 @@ describe('two people and the interviewer', () => {
     }
   });
 
-  test('both hear each other', async () => {
+  step('both hear each other', async () => {
     for (const [from, to, sender, words] of [
       [ada, grace, adasCall, STORY.ada],
       [grace, ada, gracesCall, STORY.grace],
@@ -76,7 +78,7 @@ describe('two people and the interviewer', () => {
     }
   });
 
-  test('who declined is not tapped, and the interviewer stays silent', async () => {
+  step('who declined is not tapped, and the interviewer stays silent', async () => {
     assert.equal(await server.metric(TAP), 0);
     assert.deepEqual(await ear.log(), []);
     await ada.getByTestId('waiting-consent').waitFor();
@@ -84,21 +86,21 @@ describe('two people and the interviewer', () => {
     assert.deepEqual(await storedTranscript(server, adasCall), []);
   });
 
-  test('allowed later, the interviewer begins, and the second person hears it too', async () => {
+  step('allowed later, the interviewer begins, and the second person hears it too', async () => {
     await ada.getByRole('button', { name: 'Let the AI listen' }).click();
     await interviewerIs(ada, 'listening', { timeout: 60_000 });
     assert.ok((await server.metric(TAP)) > 0);
     await until('Grace to have the interviewer’s voice', () => audioOf(grace, 'viva-interviewer'));
   });
 
-  test('the second person’s talk stays out of it without consent', async () => {
+  step('the second person’s talk stays out of it without consent', async () => {
     await say(grace, await speak([0.2, ANSWERS.steps, 0.2]));
     await sleep(1500);
     assert.equal(await ring(ada), 'listening');
     assert.deepEqual(await ear.log(), []);
   });
 
-  test('the response latency is the gap in the recorded audio', async () => {
+  step('the response latency is the gap in the recorded audio', async () => {
     await answer(ada, ANSWERS.short);
     await answer(ada, ANSWERS.part);
     await answer(ada, ANSWERS.hardest);
@@ -123,7 +125,7 @@ describe('two people and the interviewer', () => {
     for (const { gap } of rows) assert.ok(inBucket(metrics, gap / 1000), `the histogram has a reply of ${gap.toFixed(0)} ms`);
   });
 
-  test('withdrawn in the middle of an answer, listening stops within a second', async () => {
+  step('withdrawn in the middle of an answer, listening stops within a second', async () => {
     const talking = say(ada, await speak([0.2, ANSWERS.steps, 0.2, ANSWERS.again, 0.2, ANSWERS.hardest]));
     await until('the tap to count', async () => {
       const before = await server.metric(TAP);
@@ -142,7 +144,7 @@ describe('two people and the interviewer', () => {
     assert.deepEqual(last, { purpose: 'ai_interviewer', granted: 0 });
   });
 
-  test('only what was allowed stands in the transcript', async () => {
+  step('only what was allowed stands in the transcript', async () => {
     const lines = await storedTranscript(server, adasCall);
     assert.deepEqual(said(lines, 'interviewer'), []);
     const own = said(lines, 'interviewee').join(' ');
@@ -150,7 +152,7 @@ describe('two people and the interviewer', () => {
     assert.ok(!own.includes(ANSWERS.again), own);
   });
 
-  test('the pages had no errors', () => assert.deepEqual([...ada.faults, ...grace.faults], []));
+  step('the pages had no errors', () => assert.deepEqual([...ada.faults, ...grace.faults], []));
 
   async function framesDecoded(page) {
     const stats = await page.evaluate(() => window.viva.stats());

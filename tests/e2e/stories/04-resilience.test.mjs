@@ -1,12 +1,13 @@
 // What breaks in real life: the socket, the server, a person who talks over the interviewer or hangs up in mid-word.
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { arrivals } from '../lib/arrivals.mjs';
 import { arrived, audioOf, launch, openPage, people, say } from '../lib/browser.mjs';
 import { said, spoken, storedTranscript } from '../lib/interview.mjs';
 import { relay } from '../lib/proxy.mjs';
 import { serve } from '../lib/server.mjs';
 import { plain, speak } from '../lib/speech.mjs';
+import { steps } from '../lib/steps.mjs';
 import { ANSWERS, INTERVIEWER, ONE_PLAN, QUESTIONS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
 import { transcriber } from '../lib/transcriber.mjs';
 import { interviewerIs, live, practice, ring, transcriptLines } from '../lib/visit.mjs';
@@ -18,6 +19,7 @@ const BARGE_IN_MS = 60;
 describe('resilience', () => {
   let ear, server, line, browser, page, call;
 
+  const step = steps('resilience', () => ({ page }));
   before(async () => {
     // Whole sentences or their beginnings: who hangs up in mid-word has said the words before.
     ear = await transcriber('resilience', SENTENCES, { prefixes: true });
@@ -34,7 +36,7 @@ describe('resilience', () => {
     await ear?.stop();
   });
 
-  test('a talk over the interviewer stops its voice at once', async () => {
+  step('a talk over the interviewer stops its voice at once', async () => {
     await until('the interviewer to speak', async () => (await ring(page)) === 'speaking');
     await sleep(1500);
     assert.equal(await ring(page), 'speaking');
@@ -51,7 +53,7 @@ describe('resilience', () => {
     assert.equal(await server.metric('viva_barge_ins_total'), 1);
   });
 
-  test('of what was cut off, only the words that were played are kept', async () => {
+  step('of what was cut off, only the words that were played are kept', async () => {
     await interviewerIs(page, 'listening');
     const lines = await storedTranscript(server, call);
     const cut = lines.find((l) => l.role === 'ai' && l.interrupted);
@@ -62,7 +64,7 @@ describe('resilience', () => {
     assert.ok(turns.some((t) => t.interrupted));
   });
 
-  test('a cut socket resumes: same place, same participant, the call goes on', async () => {
+  step('a cut socket resumes: same place, same participant, the call goes on', async () => {
     const before = await people(page);
     const { resumes, joins } = await page.evaluate(() => ({ resumes: window.viva.resumes, joins: window.viva.joins }));
     line.cut();
@@ -79,7 +81,7 @@ describe('resilience', () => {
     await interviewerIs(page, 'listening');
   });
 
-  test('who hangs up in mid-word loses no word that was recognised', async () => {
+  step('who hangs up in mid-word loses no word that was recognised', async () => {
     const before = (await ear.log()).length;
     void say(page, await spoken(ANSWERS.hardest)).catch(() => {});
     // "the hardest part was keeping the old and the …" takes some 3 s.
@@ -93,7 +95,7 @@ describe('resilience', () => {
     );
   });
 
-  test('ended, its transcript stays over a restart; who is in a call comes back by itself', async () => {
+  step('ended, its transcript stays over a restart; who is in a call comes back by itself', async () => {
     await page.reload();
     await page.getByRole('button', { name: 'End it now' }).click();
     await until('the end', async () => (await server.get(`/v1/interviews/${call.id}`, call.token)).state === 'ended');

@@ -5,11 +5,13 @@ import { createSocket } from 'node:dgram';
 import { after, before, describe, test } from 'node:test';
 import { launch, openPage } from '../lib/browser.mjs';
 import { prepare, serve, viva } from '../lib/server.mjs';
+import { steps } from '../lib/steps.mjs';
 import { ONE_PLAN } from '../lib/story.mjs';
 import { choosePractice, practice } from '../lib/visit.mjs';
 
 describe('errors on the page', () => {
   let server, browser, page, call;
+  const step = steps('errors', () => ({ page }));
   before(async () => {
     server = await serve('errors');
     browser = await launch();
@@ -33,7 +35,7 @@ describe('errors on the page', () => {
     return other;
   }
 
-  test('a second tab with the same identity takes over, and the first says so', async () => {
+  step('a second tab with the same identity takes over, and the first says so', async () => {
     const other = await tab();
     await other.getByTestId('room').waitFor();
     const text = await problem(page);
@@ -45,7 +47,7 @@ describe('errors on the page', () => {
     await other.context().close();
   });
 
-  test('a wrong token', async () => {
+  step('a wrong token', async () => {
     const [head, body] = call.token.split('.');
     const other = await tab({ token: `${head}.${body}.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA` });
     const text = await problem(other);
@@ -54,13 +56,13 @@ describe('errors on the page', () => {
     await other.context().close();
   });
 
-  test('a wrong token, told to a client that is not the page', async () => {
+  step('a wrong token, told to a client that is not the page', async () => {
     const response = await fetch(`${server.base}/rtc/v1/validate?access_token=nonsense`);
     assert.equal(response.status, 401);
     assert.match(await response.text(), /token/i);
   });
 
-  test('a wrong invite', async () => {
+  step('a wrong invite', async () => {
     const other = await openPage(browser);
     await other.goto(`${server.base}/join/${call.id}?invite=wrong`);
     const text = await problem(other);
@@ -69,7 +71,7 @@ describe('errors on the page', () => {
     await other.context().close();
   });
 
-  test('a wrong room', async () => {
+  step('a wrong room', async () => {
     const other = await openPage(browser);
     await other.goto(`${server.base}/join/nothing-of-this-name?invite=wrong`);
     assert.match(await problem(other), /link does not work/);
@@ -78,7 +80,7 @@ describe('errors on the page', () => {
     await other.context().close();
   });
 
-  test('no permission for the microphone', async () => {
+  step('no permission for the microphone', async () => {
     const refused = await launch({ permission: false });
     const other = await openPage(refused, { microphone: 'device' });
     await choosePractice(other, server, { plan: ONE_PLAN });

@@ -1,11 +1,12 @@
 // Every screen at the three sizes, light and dark, in `test-output/screens`; and that nothing sticks out sideways, that a
 // keyboard alone gets through, and what a person hears about a server that does not recognise speech.
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { COLOURS, launch, openPage, say } from '../lib/browser.mjs';
 import { spoken, storedTranscript } from '../lib/interview.mjs';
 import { shoot } from '../lib/screens.mjs';
 import { serve } from '../lib/server.mjs';
+import { steps } from '../lib/steps.mjs';
 import { ANSWERS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
 import { transcriber } from '../lib/transcriber.mjs';
 import { accept, captionOf, choosePractice, interviewerIs, inviteLink, join, practice, ring, transcriptOpens } from '../lib/visit.mjs';
@@ -17,6 +18,7 @@ const LONG_NAME = 'Maximiliana Konstantinopoulou-Featherstonehaugh von Hohenstau
 describe('screens', () => {
   let ear, server, silent, page, guest, call;
   const browsers = [];
+  const step = steps('screens', () => ({ page, guest }));
   before(async () => {
     ear = await transcriber('screens', SENTENCES);
     server = await serve('screens', { speech: { stt: ear.config } });
@@ -31,7 +33,7 @@ describe('screens', () => {
     await ear?.stop();
   });
 
-  test('start', async () => {
+  step('start', async () => {
     await page.goto(server.base);
     await page.getByLabel('Your name').waitFor();
     await shoot(page, '1-start', { full: true });
@@ -40,13 +42,13 @@ describe('screens', () => {
     await shoot(page, '1-start-incomplete', { full: true });
   });
 
-  test('ready check', async () => {
+  step('ready check', async () => {
     await choosePractice(page, server, { plan: SHORT_PLAN, name: LONG_NAME });
     await page.getByLabel('Your camera').waitFor();
     await shoot(page, '2-ready', { full: true });
   });
 
-  test('room', async () => {
+  step('room', async () => {
     call = await join(page);
     await until('the interviewer to speak', async () => (await ring(page)) === 'speaking', { every: 20 });
     await shoot(page, '3-room-speaking');
@@ -60,7 +62,7 @@ describe('screens', () => {
     await shoot(page, '3-room-thinking-time');
   });
 
-  test('room with captions at their largest', async () => {
+  step('room with captions at their largest', async () => {
     await page.getByRole('button', { name: 'More' }).click();
     const larger = page.getByRole('button', { name: 'Larger captions' });
     while (await larger.isEnabled()) await larger.click();
@@ -72,7 +74,7 @@ describe('screens', () => {
     await page.getByRole('button', { name: 'Close' }).click();
   });
 
-  test('join by link, and a room of two people', async () => {
+  step('join by link, and a room of two people', async () => {
     const link = await inviteLink(page);
     browsers.push(await launch({ colour: COLOURS.grace }));
     guest = await openPage(browsers[1]);
@@ -88,7 +90,7 @@ describe('screens', () => {
     await guest.context().close();
   });
 
-  test('end and transcript', async () => {
+  step('end and transcript', async () => {
     await page.getByRole('button', { name: 'More' }).click();
     await page.getByRole('button', { name: 'End the interview' }).click();
     await page.getByRole('button', { name: 'End it for everybody' }).click();
@@ -97,7 +99,7 @@ describe('screens', () => {
     await shoot(page, '6-transcript', { full: true });
   });
 
-  test('problems', async () => {
+  step('problems', async () => {
     await page.goto(`${server.base}/join/${call.id}?invite=wrong`);
     await page.getByTestId('problem').waitFor();
     await shoot(page, '7-problem-link');
@@ -106,7 +108,7 @@ describe('screens', () => {
     await shoot(page, '7-problem-address');
   });
 
-  test('without recognition the interviewer takes turns by the voice alone, and the page says so', async () => {
+  step('without recognition the interviewer takes turns by the voice alone, and the page says so', async () => {
     const other = await openPage(browsers[0]);
     const place = await practice(other, silent, { plan: SHORT_PLAN });
     await other.getByTestId('recognition-off').waitFor();
@@ -119,7 +121,7 @@ describe('screens', () => {
     await other.context().close();
   });
 
-  test('by the keyboard alone', async () => {
+  step('by the keyboard alone', async () => {
     const other = await openPage(browsers[0]);
     await other.goto(server.base);
     await other.getByLabel('Your name').waitFor();

@@ -1,7 +1,7 @@
 // A client that nobody here wrote is interviewed: the Python SDK, unmodified, with a browser in the same call.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { audioOf, COLOURS, launch, openPage, played, say } from '../lib/browser.mjs';
 import { said, storedTranscript } from '../lib/interview.mjs';
 import { start } from '../lib/process.mjs';
@@ -9,6 +9,7 @@ import { output, ROOT, VENV_PYTHON } from '../lib/paths.mjs';
 import { serve } from '../lib/server.mjs';
 import { levels, LOUD } from '../lib/sound.mjs';
 import { plain, speak } from '../lib/speech.mjs';
+import { steps } from '../lib/steps.mjs';
 import { ANSWERS, INTERVIEWER, QUESTIONS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
 import { transcriber } from '../lib/transcriber.mjs';
 import { accept } from '../lib/visit.mjs';
@@ -17,6 +18,7 @@ import { until } from '../lib/wait.mjs';
 describe('the Python SDK in an interview', () => {
   let ear, server, browser, page, made, guest, python, result;
 
+  const step = steps('sdk', () => ({ page }));
   before(async () => {
     ear = await transcriber('sdk', SENTENCES);
     server = await serve('sdk', { speech: { stt: ear.config } });
@@ -34,7 +36,7 @@ describe('the Python SDK in an interview', () => {
     await ear?.stop();
   });
 
-  test('it joins, speaks and listens', async () => {
+  step('it joins, speaks and listens', async () => {
     const invite = new URL(server.base + made.invite_path).searchParams.get('invite');
     const second = await server.post(`/v1/interviews/${made.id}/join`, { invite, name: 'Py two' });
     const wav = await speak([0.3, ANSWERS.part, 0.3, ANSWERS.steps, 0.3]);
@@ -48,7 +50,7 @@ describe('the Python SDK in an interview', () => {
       { log: join(output('e2e'), 'sdk-python.log') },
     );
     // The browser talks too, so that there is something to hear of it.
-    void say(page, await speak([4, ANSWERS.hardest, 1, ANSWERS.again, 30])).catch(() => {});
+    void say(page, await speak([4, ANSWERS.hardest, 1, ANSWERS.again])).catch(() => {});
     result = await until(
       'the client to end',
       () => {
@@ -62,7 +64,7 @@ describe('the Python SDK in an interview', () => {
     assert.equal(result.identity, made.identity);
   });
 
-  test('it hears the interviewer, and hears and sees the browser', () => {
+  step('it hears the interviewer, and hears and sees the browser', () => {
     assert.ok(result.audio[INTERVIEWER].loud > 100, JSON.stringify(result.audio));
     assert.ok(result.audio[guest.identity].frames > 100, JSON.stringify(result.audio));
     const picture = result.video[guest.identity];
@@ -70,7 +72,7 @@ describe('the Python SDK in an interview', () => {
     assert.ok(picture.colour.every((c, i) => Math.abs(c - COLOURS.grace[i]) < 30), JSON.stringify(picture));
   });
 
-  test('the interviewer is an agent as the SDKs know them', () => {
+  step('the interviewer is an agent as the SDKs know them', () => {
     const { kind, name, attributes } = result.interviewer;
     assert.equal(kind, 4);
     assert.equal(name, 'Robin');
@@ -79,7 +81,7 @@ describe('the Python SDK in an interview', () => {
     assert.ok(result.states.includes('speaking') && result.states.includes('thinking'), result.states.join(' '));
   });
 
-  test('it reads the transcriptions of both sides', () => {
+  step('it reads the transcriptions of both sides', () => {
     const final = result.transcriptions.filter((t) => t['lk.transcription_final'] === 'true');
     const own = final.filter((t) => t.from === made.identity).map((t) => plain(t.text));
     assert.ok(own.join(' ').includes(ANSWERS.part), JSON.stringify(own));
@@ -90,7 +92,7 @@ describe('the Python SDK in an interview', () => {
     }
   });
 
-  test('text and calls go both ways, and the interviewer answers calls', () => {
+  step('text and calls go both ways, and the interviewer answers calls', () => {
     assert.deepEqual(result.answers, ['cba', 'zyx']);
     assert.ok(result.texts.some(([, , length]) => length > 40_000), JSON.stringify(result.texts));
     assert.deepEqual(Object.values(result.consent).map((c) => JSON.parse(c).ok), [true, true]);
@@ -98,12 +100,12 @@ describe('the Python SDK in an interview', () => {
     assert.ok(result.refusals['viva.consent'].message.length > 10, JSON.stringify(result.refusals));
   });
 
-  test('the browser hears the SDK’s client', async () => {
+  step('the browser hears the SDK’s client', async () => {
     const sound = await played(page, await audioOf(page, made.identity));
     assert.ok(levels(sound).filter((l) => l > LOUD).length > 200, 'two seconds of speech and more');
   });
 
-  test('its words are kept', async () => {
+  step('its words are kept', async () => {
     const lines = await storedTranscript(server, made);
     assert.ok(said(lines, 'interviewee').join(' ').includes(ANSWERS.part));
   });
