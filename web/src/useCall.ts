@@ -22,14 +22,18 @@ function createRoom(): Room {
   });
 }
 
+export interface DeviceProblem {
+  device: Device;
+  text: string;
+}
+
 export interface CallHandle {
   room: Room;
   status: CallStatus;
   failure?: Failure;
   captions: Caption[];
   /** Why the own microphone or camera is off although it was wanted. */
-  deviceProblem?: string;
-  clearDeviceProblem: () => void;
+  deviceProblem?: DeviceProblem;
   setDevice: (device: Device, on: boolean) => Promise<void>;
   connect: () => Promise<void>;
   leave: () => Promise<void>;
@@ -39,7 +43,7 @@ export function useCall(call: Call): CallHandle {
   const [room] = useState(createRoom);
   const [status, setStatus] = useState<CallStatus>('joining');
   const [failure, setFailure] = useState<Failure>();
-  const [deviceProblem, setDeviceProblem] = useState<string>();
+  const [deviceProblem, setDeviceProblem] = useState<DeviceProblem>();
   const [captions, caption] = useReducer(reduceCaptions, []);
   const connecting = useRef(false);
 
@@ -50,7 +54,7 @@ export function useCall(call: Call): CallHandle {
         if (device === 'microphone') await room.localParticipant.setMicrophoneEnabled(on);
         else await room.localParticipant.setCameraEnabled(on);
       } catch (error) {
-        setDeviceProblem(faultSentence(device, faultOf(error)));
+        setDeviceProblem({ device, text: faultSentence(device, faultOf(error)) });
       }
     },
     [room],
@@ -131,7 +135,6 @@ export function useCall(call: Call): CallHandle {
     failure,
     captions,
     deviceProblem,
-    clearDeviceProblem: () => setDeviceProblem(undefined),
     setDevice,
     connect,
     leave,

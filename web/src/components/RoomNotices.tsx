@@ -45,12 +45,11 @@ export function RoomNotices({
           tone="attention"
           action={{
             label: 'Try again',
-            onPress: () =>
-              void handle.setDevice(deviceProblem.includes('camera') ? 'camera' : 'microphone', true),
+            onPress: () => void handle.setDevice(deviceProblem.device, true),
           }}
           testId="device-problem"
         >
-          {deviceProblem}
+          {deviceProblem.text}
         </Notice>
       )}
       {over && (

@@ -10,6 +10,7 @@ import type { CallHandle } from '../useCall';
 import { useConsents } from '../useConsents';
 import { useInterviewer } from '../useInterviewer';
 import { useRecordedEnd } from '../useRecordedEnd';
+import { useWakeLock } from '../useWakeLock';
 import { useShortcuts } from '../useShortcuts';
 import { Badges } from './Badges';
 import { Captions } from './Captions';
@@ -36,6 +37,7 @@ export function RoomView({ call, handle }: { call: Call; handle: CallHandle }) {
   const { interviewer, people } = useInterviewer();
   const local = useLocalParticipant();
   const { consents, known, error, change } = useConsents(call, room, interviewer.participant);
+  useWakeLock();
   const sound = useStartAudio({ room, props: {} });
   const [panel, setPanel] = useState<Panel>();
   const [word, setWord] = useState('');
