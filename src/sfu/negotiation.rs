@@ -85,8 +85,8 @@ pub struct OfferOutcome {
     pub attached: Vec<(String, TrackKey, bool)>,
     /// Tracks that the client no longer has a section for.
     pub detached: Vec<TrackKey>,
-    /// Sections that are free again and need a new SSRC for their next track.
-    pub renewed: Vec<String>,
+    /// Sections that carry nothing.
+    pub idle: Vec<String>,
     pub published: Vec<Published>,
     /// Tracks that the client took back.
     pub ended: Vec<TrackKey>,
@@ -125,6 +125,8 @@ impl Negotiation {
                 self.offer_uplink(now, section, kind, &mut outcome);
             }
         }
+        let idle = self.sections.iter().filter(|section| !matches!(section.usage, Use::Carries(_)));
+        outcome.idle = idle.map(|section| section.mid.clone()).collect();
         outcome.published = self.match_by_id();
         self.update_requirement(now);
         outcome
@@ -144,17 +146,13 @@ impl Negotiation {
         match section.usage {
             Use::Carries(track) if !offer.receives => {
                 section.usage = Use::Free;
-                outcome.renewed.push(section.mid.clone());
                 if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
                     wish.attached = false;
                     outcome.detached.push(track);
                 }
             }
             Use::Carries(_) => {}
-            Use::Released => {
-                section.usage = Use::Free;
-                outcome.renewed.push(section.mid.clone());
-            }
+            Use::Released => section.usage = Use::Free,
             Use::Free if offer.receives => {
                 let waiting = self.wishes.iter_mut().find(|wish| !wish.attached && wish.kind == section.kind);
                 if let Some(wish) = waiting {

@@ -73,7 +73,7 @@ fn a_section_is_answered_inactive_once_between_two_tracks() {
     // More than one section is asked for here only because the old one is not free yet.
     assert_eq!(negotiation.handle_timeout(start + ms(10)).required, Some((1, 0)));
     let outcome = negotiation.handle_offer(start + ms(20), &offer);
-    assert_eq!((outcome.attached.len(), outcome.renewed), (0, vec!["0".to_owned()]));
+    assert_eq!((outcome.attached.len(), outcome.idle), (0, vec!["0".to_owned()]));
     assert_eq!(negotiation.carried("0"), None);
     // It is free now: another negotiation fills it.
     assert_eq!(negotiation.handle_timeout(start + ms(200)).required, Some((0, 0)));

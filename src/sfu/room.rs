@@ -521,7 +521,8 @@ impl Room {
 /// When the packet was captured, by our clock: from the publisher's sender reports where there are any.
 fn captured_at(participant: &mut Participant, packet: &RtpPacket) -> Instant {
     let arrived = packet.timestamp;
-    let Some(report) = packet.last_sender_info else { return arrived };
+    // A sender that reports before its first packet has no RTP time to report: str0m writes 0.
+    let Some(report) = packet.last_sender_info.filter(|report| report.sender_packet_count > 0) else { return arrived };
     let hz = packet.time.frequency().get();
     let reported = report.rtp_time.numer() as u32;
     let since = (packet.time.numer() as u32).wrapping_sub(reported) as i32;

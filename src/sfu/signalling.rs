@@ -90,8 +90,8 @@ impl Room {
         if let Some(participant) = self.participants.get_mut(key) {
             participant.forget_routes();
         }
-        for mid in outcome.renewed {
-            self.drive(now, key, cx, |transport, sink| transport.renew_outlet(Mid::from(mid.as_str()), sink));
+        for mid in outcome.idle {
+            self.drive(now, key, cx, |transport, sink| transport.remove_outlet(Mid::from(mid.as_str()), sink));
         }
         for track in outcome.detached {
             if let Some(track) = self.tracks.get_mut(track) {

@@ -92,6 +92,7 @@ impl TransportConfig {
 }
 
 /// What came out of a transport, for the room to act on.
+#[allow(clippy::large_enum_variant, reason = "nearly all are packets; a box for each would cost an allocation")]
 pub enum Notice {
     Packet(RtpPacket),
     Connected,
@@ -247,19 +248,15 @@ impl Transport {
         Some(Outlet { ssrc: stream.ssrc(), pt })
     }
 
-    /// Gives the section a new SSRC for its next track, so that the receiver starts with fresh state.
-    pub fn renew_outlet(&mut self, mid: Mid, sink: &mut Sink<'_>) {
-        self.drive(sink, |rtc| {
+    /// The section carries nothing now: its stream goes, and with it the sender reports that str0m would write for it.
+    /// The next offer makes a new one with a new SSRC, so that the receiver of its next track starts with fresh state.
+    pub fn remove_outlet(&mut self, mid: Mid, sink: &mut Sink<'_>) {
+        let removed = self.drive(sink, |rtc| {
             let mut api = rtc.direct_api();
-            let has_rtx = api.stream_tx_by_mid(mid, None).map(|stream| stream.rtx().is_some());
-            if let Some(has_rtx) = has_rtx {
-                let ssrc = api.new_ssrc();
-                let rtx = has_rtx.then(|| api.new_ssrc());
-                api.reset_stream_tx(mid, None, ssrc, rtx);
-            }
-            Ok(())
-        })
-        .unwrap_or_default()
+            let ssrc = api.stream_tx_by_mid(mid, None).map(|stream| stream.ssrc());
+            Ok(ssrc.is_some_and(|ssrc| api.remove_stream_tx(ssrc)))
+        });
+        debug_assert!(removed.is_ok(), "removing a stream cannot fail");
     }
 
     /// Queues a packet; it leaves with the next [`Self::flush`]. False where the section is gone.
