@@ -1,6 +1,8 @@
 //! Speech recognition: one small trait, one file per provider.
 
+pub mod ggml;
 pub mod openai;
+pub mod whisper;
 
 use std::time::Duration;
 

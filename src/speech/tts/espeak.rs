@@ -64,12 +64,12 @@ pub fn check_voice(voice: &str) -> Result<(), String> {
 }
 
 /// Starts the program with `args`, gives it `text` and returns it with its output open. Dropping the child kills it.
-pub(super) async fn start(args: &[&str], text: &str) -> Result<Child, ProviderError> {
+pub(super) async fn start(args: &[&str], text: &str, output: Stdio) -> Result<Child, ProviderError> {
     let mut child = Command::new(PROGRAM)
         .args(args)
         .arg("--stdin")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(output)
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
@@ -86,7 +86,7 @@ pub(super) async fn start(args: &[&str], text: &str) -> Result<Child, ProviderEr
 
 /// Text as text: `[[` would begin phoneme codes.
 fn plain(text: &str) -> String {
-    text.replace("[[", "[ [").replace(|c: char| c.is_control(), " ")
+    text.replace("[[", "[ [").replace(|c: char| c.is_control() && c != '\n', " ")
 }
 
 fn failure(message: String) -> ProviderError {
@@ -126,7 +126,7 @@ async fn run(
     chunks: &mpsc::Sender<Result<PcmChunk, ProviderError>>,
     metrics: &Metrics,
 ) -> Result<(), ProviderError> {
-    let mut child = start(&["-v", voice, "--stdout"], text).await?;
+    let mut child = start(&["-v", voice, "--stdout"], text, Stdio::piped()).await?;
     let Some(mut stdout) = child.stdout.take() else { return Err(failure("has no output".into())) };
     let mut head = Vec::new();
     let mut header: Option<WavHeader> = None;

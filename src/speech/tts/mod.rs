@@ -1,6 +1,8 @@
 //! Text-to-speech: one small trait, one file per provider.
 
 pub mod espeak;
+pub mod fallback;
+pub mod piper;
 
 use tokio::sync::mpsc;
 
