@@ -20,7 +20,7 @@ use str0m::{
 };
 use viva::{
     id::{ParticipantSid, RoomSid, TrackSid},
-    sfu::{Certificate, Command, DataChannel, Event, EventKind, MediaKind, PendingTrack, Sfu},
+    sfu::{Certificate, Command, DataChannel, Event, EventKind, MediaKind, PendingTrack, Sfu, Transmit},
 };
 
 pub const SFU_ADDRESS: &str = "192.0.2.1:7882";
@@ -67,6 +67,16 @@ pub struct Client {
     wants_offer: bool,
     todo: Vec<Change>,
     deadline: Instant,
+}
+
+/// What a burst cost the core.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// From the first datagram in to the last one out.
+    pub media: Duration,
+    /// The same for everything that receivers answered.
+    pub feedback: Duration,
+    pub datagrams: usize,
 }
 
 /// What the next offer brings.
@@ -396,6 +406,59 @@ impl Sim {
     /// Bytes from an address that may be anybody's.
     pub fn attack(&mut self, source: SocketAddr, bytes: &[u8]) {
         self.sfu.handle_datagram(self.now, source, SFU_ADDRESS.parse().unwrap(), bytes);
+    }
+
+    /// Sends packets of one track at once and runs the core by the real clock, without a network between. Clients
+    /// answer with their feedback as they would.
+    pub fn burst(&mut self, client: usize, track: &TrackSid, packets: &[(u32, bool, Vec<u8>)]) -> Spent {
+        let mut datagrams = Vec::new();
+        for (time, marker, payload) in packets {
+            let now = self.now;
+            self.clients[client].write(now, track, 0, *time, *marker, payload, None);
+            let source = self.clients[client].address;
+            datagrams.extend(self.clients[client].drain(now).into_iter().map(|bytes| (source, bytes)));
+        }
+        let mut spent = Spent::default();
+        let (transmits, media) = self.run_core(datagrams);
+        (spent.media, spent.datagrams) = (media, transmits.len());
+        let mut feedback = self.hand_out(transmits);
+        self.now += Duration::from_millis(20);
+        for index in 0..self.clients.len() {
+            let (now, source) = (self.now, self.clients[index].address);
+            let _ = self.clients[index].rtc.handle_input(Input::Timeout(now));
+            feedback.extend(self.clients[index].drain(now).into_iter().map(|bytes| (source, bytes)));
+        }
+        let (transmits, took) = self.run_core(feedback);
+        spent.feedback = took;
+        self.hand_out(transmits);
+        spent
+    }
+
+    fn run_core(&mut self, datagrams: Vec<(SocketAddr, Vec<u8>)>) -> (Vec<Transmit>, Duration) {
+        let destination = SFU_ADDRESS.parse().unwrap();
+        let mut transmits = Vec::with_capacity(4_096);
+        let started = Instant::now();
+        for (source, bytes) in &datagrams {
+            self.sfu.handle_datagram(self.now, *source, destination, bytes);
+        }
+        self.sfu.handle_timeout(self.now);
+        while let Some(transmit) = self.sfu.poll_transmit() {
+            transmits.push(transmit);
+        }
+        (transmits, started.elapsed())
+    }
+
+    fn hand_out(&mut self, transmits: Vec<Transmit>) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut answers = Vec::new();
+        for transmit in transmits {
+            let index = self.clients.iter().position(|client| client.address == transmit.destination).unwrap();
+            let (now, client) = (self.now, &mut self.clients[index]);
+            let receive = Receive::new(Protocol::Udp, transmit.source, client.address, &transmit.payload).unwrap();
+            let _ = client.rtc.handle_input(Input::Receive(now, receive));
+            let source = client.address;
+            answers.extend(client.drain(now).into_iter().map(|bytes| (source, bytes)));
+        }
+        answers
     }
 
     pub fn send_data(&mut self, client: usize, channel: DataChannel, payload: &[u8]) -> bool {
