@@ -1,6 +1,7 @@
 //! Viva, a real-time media server for live interviews: an SFU with an AI interviewer inside.
 
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod http;
 pub mod id;
@@ -8,6 +9,7 @@ pub mod interview;
 pub mod media;
 pub mod model;
 pub mod rooms;
+pub mod server;
 pub mod sfu;
 pub mod signalling;
 pub mod speech;

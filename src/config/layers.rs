@@ -212,8 +212,19 @@ impl<T: Default + Serialize + DeserializeOwned> Layers<T> {
                 let message = error.into_inner().to_string();
                 // serde_yaml repeats the path in front of its message.
                 let message = message.strip_prefix(&format!("{inner}: ")).unwrap_or(&message);
-                Err(format!("cannot be used: {message}"))
+                Err(format!("cannot be used: {message}{}", self.example(path)))
             }
+        }
+    }
+
+    /// The default, where it shows what a value looks like.
+    fn example(&self, path: &[String]) -> String {
+        let default = path.iter().try_fold(&self.schema, |at, key| at.get(key.as_str()));
+        match default.and_then(|value| serde_yaml_ng::to_string(value).ok()) {
+            Some(text) if !matches!(text.trim(), "null" | "''" | "[]" | "{}") => {
+                format!("; the default is {}", text.trim())
+            }
+            _ => String::new(),
         }
     }
 

@@ -1,3 +1,263 @@
-//! Config.
-pub mod layers;
+//! The server's configuration: every module's own `Config` under one roof.
+//!
+//! Sources, later ones win: defaults, the YAML file, what `--dev` stands for, `VIVA_SECTION__KEY` variables, flags.
+//! All mistakes are told at once. Nobody below this module imports it.
+
+mod layers;
 mod locate;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use self::layers::Layers;
+pub use self::layers::{Origins, Problem};
+use crate::{auth, interview, rooms, speech, store, worker};
+
+/// Read where no `--config` is given, if it is there.
+pub const DEFAULT_FILE: &str = "config/server.yaml";
+
+/// Everything that can be set; `config/server.yaml` explains each key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub rtc: worker::Config,
+    pub rooms: rooms::Config,
+    pub auth: auth::Config,
+    pub speech: speech::Config,
+    pub models: ModelsConfig,
+    pub interview: interview::Config,
+    pub store: store::Config,
+}
+
+/// The process and its HTTP surface.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port of HTTP, WebSocket and the page.
+    pub http_listen: SocketAddr,
+    /// Address and port of `/metrics` alone; absent: on `http_listen`.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Address by which clients reach this server, as `wss://viva.example.org`; empty: the one that the page came from.
+    pub public_url: String,
+    /// Longest time in seconds from SIGTERM to the end.
+    pub shutdown_grace_secs: u64,
+    pub log: LogConfig,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            http_listen: SocketAddr::from(([0, 0, 0, 0], 7880)),
+            metrics_listen: None,
+            public_url: String::new(),
+            shutdown_grace_secs: 10,
+            log: LogConfig::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Levels by module, as `info` or `info,viva::rooms=debug`.
+    pub filter: String,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), json: false }
+    }
+}
+
+/// Where models are kept and fetched from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelsConfig {
+    /// Folder of models and voices.
+    pub dir: PathBuf,
+    /// Where they are fetched from.
+    pub base_url: String,
+}
+
+impl Default for ModelsConfig {
+    fn default() -> Self {
+        Self { dir: "models".into(), base_url: "https://huggingface.co".into() }
+    }
+}
+
+/// Where to read from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A file that must be there.
+    pub file: Option<PathBuf>,
+    /// Keys for trying things on one's own machine: a known API key, practice for everybody.
+    pub dev: bool,
+    /// `(name, value)` of the environment.
+    pub env: Vec<(String, String)>,
+    /// `(flag, key, value)` in order.
+    pub flags: Vec<(String, String, String)>,
+}
+
+/// All that is wrong with a configuration, one line each.
+#[derive(Debug)]
+pub struct ConfigErrors(pub Vec<Problem>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => writeln!(f, "the configuration has a mistake:")?,
+            n => writeln!(f, "the configuration has {n} mistakes:")?,
+        }
+        for problem in &self.0 {
+            writeln!(f, "  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// What `--dev` sets, unless the environment or a flag says otherwise.
+const DEV: &[(&str, &str)] = &[("auth.keys", "{devkey: secret}"), ("interview.public_practice", "true")];
+
+impl Config {
+    /// Reads all sources, checks every value and the rules across keys.
+    pub fn load(sources: &Sources) -> Result<(Self, Origins), ConfigErrors> {
+        let mut layers = Layers::<Self>::new();
+        let file = match &sources.file {
+            Some(file) => Some(file.clone()),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
+        };
+        if let Some(file) = file {
+            match std::fs::read_to_string(&file) {
+                Ok(text) => layers.file(&file.display().to_string(), &text),
+                Err(error) => return Err(ConfigErrors(vec![unreadable(&file, &error)])),
+            }
+        }
+        if sources.dev {
+            DEV.iter().for_each(|(key, value)| layers.set(key, value, "--dev"));
+        }
+        layers.env(sources.env.iter().cloned());
+        for (flag, key, value) in &sources.flags {
+            layers.set(key, value, flag);
+        }
+        let (config, origins) = layers.finish().map_err(ConfigErrors)?;
+        let problems = config.broken_rules(&origins);
+        if problems.is_empty() { Ok((config, origins)) } else { Err(ConfigErrors(problems)) }
+    }
+
+    /// The effective configuration as YAML, secrets hidden.
+    pub fn to_yaml(&self) -> String {
+        serde_yaml_ng::to_string(self).unwrap_or_default()
+    }
+
+    /// What types cannot say: ranges, and keys that must fit each other.
+    fn broken_rules(&self, origins: &Origins) -> Vec<Problem> {
+        let mut rules = Rules { origins, problems: Vec::new() };
+        self.server_rules(&mut rules);
+        self.speech_rules(&mut rules);
+        self.interview_rules(&mut rules);
+        rules.problems
+    }
+
+    fn server_rules(&self, rules: &mut Rules<'_>) {
+        let server = &self.server;
+        rules.check(
+            "server.metrics_listen",
+            server.metrics_listen.is_none_or(|metrics| metrics.port() == 0 || metrics != server.http_listen),
+            "is the same as server.http_listen: give it another port, or leave it out to have /metrics there",
+        );
+        rules.check(
+            "server.public_url",
+            server.public_url.is_empty() || is_url(&server.public_url, &["ws", "wss", "http", "https"]),
+            "must begin with wss:// or ws://, as wss://viva.example.org",
+        );
+        rules.check("server.shutdown_grace_secs", server.shutdown_grace_secs <= 3600, "is at most 3600, an hour");
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&server.log.filter) {
+            rules.broken("server.log.filter", format!("is no filter, as `info` or `info,viva::rooms=debug`: {error}"));
+        }
+        rules.check(
+            "auth.keys",
+            self.auth.keys.iter().all(|(key, secret)| !key.is_empty() && !secret.is_empty()),
+            "has an empty key or secret: remove it or fill it in",
+        );
+    }
+
+    fn speech_rules(&self, rules: &mut Rules<'_>) {
+        let stt = &self.speech.stt;
+        rules.check(
+            "speech.stt.url",
+            stt.url.is_empty() || is_url(&stt.url, &["http", "https"]),
+            "must begin with http:// or https://, as http://127.0.0.1:8000/v1",
+        );
+        rules.check(
+            "speech.stt.url",
+            stt.provider != speech::config::SttChoice::Openai || !stt.url.is_empty(),
+            "is needed with the provider `openai`: the base address of a service, as http://127.0.0.1:8000/v1",
+        );
+        rules.check(
+            "models.base_url",
+            self.models.base_url.is_empty() || is_url(&self.models.base_url, &["http", "https"]),
+            "must begin with http:// or https://",
+        );
+    }
+
+    fn interview_rules(&self, rules: &mut Rules<'_>) {
+        let interview = &self.interview;
+        rules.check(
+            "interview.endpointing.max_delay_ms",
+            interview.endpointing.min_delay_ms <= interview.endpointing.max_delay_ms,
+            "is less than interview.endpointing.min_delay_ms: a turn would end before it may",
+        );
+        let llm = &interview.llm;
+        let chosen = llm.provider == interview::LlmKind::Openai;
+        rules.check(
+            "interview.llm.url",
+            !chosen || is_url(&llm.url, &["http", "https"]),
+            "is needed with the provider `openai`: the base address of a service, as http://127.0.0.1:11434/v1",
+        );
+        rules.check(
+            "interview.llm.model",
+            !chosen || !llm.model.is_empty(),
+            "is needed with the provider `openai`: the model's name as the service knows it",
+        );
+        rules.check("interview.llm.temperature", (0.0..=2.0).contains(&llm.temperature), "lies between 0 and 2");
+        rules.check("interview.max_duration_secs", interview.max_duration_secs > 0, "is at least 1");
+    }
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Problem {
+    let origin = file.display().to_string();
+    Problem { origin, key: String::new(), message: format!("cannot be read: {error}; check the path after --config") }
+}
+
+fn is_url(text: &str, schemes: &[&str]) -> bool {
+    text.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty())
+}
+
+/// Collects broken rules, each with where its key was set.
+struct Rules<'a> {
+    origins: &'a Origins,
+    problems: Vec<Problem>,
+}
+
+impl Rules<'_> {
+    fn check(&mut self, key: &str, holds: bool, message: &str) {
+        if !holds {
+            self.broken(key, message.to_owned());
+        }
+    }
+
+    fn broken(&mut self, key: &str, message: String) {
+        let origin = self.origins.of(key).unwrap_or("default").to_owned();
+        self.problems.push(Problem { origin, key: key.to_owned(), message });
+    }
+}

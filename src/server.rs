@@ -1,0 +1,222 @@
+//! Builds the server of its parts, runs it, and takes it down in order. The only file that knows all parts.
+//!
+//! Two tokio runtimes: one for HTTP, signalling and rooms, one for speech and interviews, so that a burst of one never
+//! delays the other. Media has threads of its own, without a runtime. What speech computes (decoding, voice activity,
+//! whisper) blocks neither: each provider brings its own bounded threads.
+
+mod banner;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::banner::Lines;
+use crate::{
+    auth::ApiKeys,
+    cli::Failure,
+    config::Config,
+    http::{self, App, Options, Readiness},
+    interview::{Interviews, Providers},
+    rooms::Rooms,
+    signalling::{self, livekit::Signalling},
+    speech::{self, listener::ListenerConfig},
+    store::Store,
+    telemetry::{self, Metrics},
+    worker,
+};
+
+/// How long the last connections get after everything else is down, when the grace time is used up.
+const LAST_CONNECTIONS: Duration = Duration::from_millis(500);
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub fn run(config: Config, dev: bool) -> Result<(), Failure> {
+    telemetry::logging::init(&config.server.log.filter, config.server.log.json).map_err(Failure::Usage)?;
+    let control = runtime("viva-control")?;
+    let talk = runtime("viva-talk")?;
+    let done = control.block_on(async {
+        let server = Server::start(config, dev, &talk).await?;
+        server.run().await;
+        Ok(())
+    });
+    // Neither runtime may hold the process back: everything that must be finished was waited for.
+    talk.shutdown_background();
+    control.shutdown_background();
+    done
+}
+
+fn runtime(name: &str) -> Result<Runtime, Failure> {
+    let built = Builder::new_multi_thread().thread_name(name).enable_all().build();
+    built.map_err(|error| Failure::Fault(format!("cannot start threads: {error}")))
+}
+
+/// Everything that runs.
+struct Server {
+    config: Config,
+    rooms: Rooms,
+    interviews: Interviews,
+    store: Store,
+    readiness: Readiness,
+    stop: CancellationToken,
+    listeners: tokio::task::JoinSet<()>,
+}
+
+impl Server {
+    async fn start(config: Config, dev: bool, talk: &Runtime) -> Result<Self, Failure> {
+        if config.auth.keys.is_empty() {
+            return Err(Failure::Usage(
+                "there is no API key: set auth.keys (a key and its secret), or add --dev to try things on your own \
+                 machine"
+                    .into(),
+            ));
+        }
+        let metrics = Arc::new(Metrics::new());
+        telemetry::process::begin(&metrics);
+        // Ports first: nothing is touched where another server runs already.
+        let http = bind(config.server.http_listen, "--listen", "server.http_listen").await?;
+        let metrics_listener = match config.server.metrics_listen {
+            Some(at) => Some(bind(at, "--metrics-listen", "server.metrics_listen").await?),
+            None => None,
+        };
+        let workers = worker::start(&config.rtc, metrics.clone()).map_err(fault)?;
+        let store = Store::open(&config.store, metrics.clone()).await.map_err(fault)?;
+        let (providers, lines) = providers(&config, talk, &metrics)?;
+        let voice = if providers.tts.name().starts_with("piper") { "piper" } else { "espeak-ng" };
+        let rooms = Rooms::new(config.rooms.clone(), workers, metrics.clone());
+        let interviews = {
+            // Whatever the interviewer spawns runs apart from HTTP and rooms.
+            let _talk = talk.enter();
+            Interviews::new(
+                config.interview.clone(),
+                rooms.clone(),
+                store.clone(),
+                providers,
+                listener_config(&config),
+                metrics.clone(),
+            )
+            .map_err(Failure::from)?
+        };
+        let keys = Arc::new(ApiKeys::new(config.auth.keys.clone()));
+        let app = App {
+            interviews: interviews.clone(),
+            store: store.clone(),
+            keys: keys.clone(),
+            metrics: metrics.clone(),
+            readiness: Readiness::default(),
+            options: Arc::new(Options {
+                public_practice: config.interview.public_practice,
+                public_url: config.server.public_url.clone(),
+                voice,
+                metrics: metrics_listener.is_none(),
+            }),
+        };
+        let readiness = app.readiness.clone();
+        let router = http::app(
+            app,
+            signalling::livekit::router(Signalling { rooms: rooms.clone(), keys, metrics: metrics.clone() }),
+        );
+        let stop = CancellationToken::new();
+        let mut listeners = tokio::task::JoinSet::new();
+        let address = http.local_addr().map_err(fault)?;
+        listeners.spawn(http::listener::serve(http, router, stop.clone()));
+        if let Some(listener) = metrics_listener {
+            listeners.spawn(http::listener::serve(listener, http::metrics_router(metrics.clone()), stop.clone()));
+        }
+        let recovered = interviews.recover().await.map_err(fault)?;
+        if recovered > 0 {
+            tracing::info!(interviews = recovered, "taking up interviews that the last stop cut short");
+        }
+        readiness.set_ready();
+        banner::print(&config, dev, address, &lines);
+        Ok(Self { config, rooms, interviews, store, readiness, stop, listeners })
+    }
+
+    /// Waits for the signal, then drains: nothing new is let in, the last words are stored, clients are told to come
+    /// back, and what is left has the grace time to end. A second signal ends the waiting.
+    async fn run(mut self) {
+        let name = wait_for_signal().await;
+        let grace = Duration::from_secs(self.config.server.shutdown_grace_secs);
+        tracing::info!(signal = name, grace_secs = grace.as_secs(), "shutting down");
+        self.readiness.set_draining();
+        let drained = timeout(grace, async {
+            self.interviews.shutdown().await;
+            self.rooms.shutdown().await;
+            self.stop.cancel();
+            while self.listeners.join_next().await.is_some() {}
+        });
+        tokio::select! {
+            done = drained => if done.is_err() {
+                tracing::warn!("the grace time is over; closing what is left");
+            },
+            name = wait_for_signal() => tracing::warn!(signal = name, "not waiting any longer"),
+        }
+        self.stop.cancel();
+        let _ = timeout(LAST_CONNECTIONS, self.store.close()).await;
+        tracing::info!("stopped");
+    }
+}
+
+/// What hears, speaks and thinks, and how to say so.
+fn providers(config: &Config, talk: &Runtime, metrics: &Arc<Metrics>) -> Result<(Providers, Lines), Failure> {
+    let _talk = talk.enter();
+    let setup = |error: speech::config::SetupError| Failure::Fault(error.to_string());
+    let stt = speech::config::stt_from_config(&config.speech, &config.models.dir, metrics).map_err(setup)?;
+    let tts = speech::config::tts_from_config(&config.speech, &config.models.dir, metrics).map_err(setup)?;
+    let llm = None;
+    let lines = Lines { hears: stt.line, speaks: tts.line, thinks: "scripted interviewer".into() };
+    Ok((Providers { stt: stt.provider, tts: tts.provider, voices: Default::default(), llm }, lines))
+}
+
+fn listener_config(config: &Config) -> ListenerConfig {
+    let vad = &config.speech.vad;
+    ListenerConfig {
+        vad_threshold: vad.threshold,
+        min_speech_ms: vad.min_speech_ms,
+        min_silence_ms: vad.min_silence_ms,
+        language: config.speech.stt.language.clone(),
+    }
+}
+
+async fn wait_for_signal() -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received; stop the server with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+async fn bind(at: SocketAddr, flag: &str, key: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(at).await.map_err(|error| {
+        let next = at.port().checked_add(1000).unwrap_or(7880);
+        Failure::Fault(match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "port {} is in use: another Viva or another program listens there. Stop it, or choose another port with \
+                 {flag} {}:{next} ({key}).",
+                at.port(),
+                at.ip(),
+            ),
+            io::ErrorKind::PermissionDenied => format!(
+                "no permission to listen on {at}: ports below 1024 are for root. Choose another with {flag} {}:7880 \
+                 ({key}).",
+                at.ip(),
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                format!("this machine has no address {}: correct {key}, or use 0.0.0.0.", at.ip())
+            }
+            _ => format!("cannot listen on {at} ({key}): {error}"),
+        })
+    })
+}
+
+fn fault(error: impl std::fmt::Display) -> Failure {
+    Failure::Fault(error.to_string())
+}
