@@ -165,7 +165,7 @@ impl Server {
 fn providers(config: &Config, talk: &Runtime, metrics: &Arc<Metrics>) -> Result<(Providers, Lines), Failure> {
     let _talk = talk.enter();
     let setup = |error: speech::config::SetupError| Failure::Fault(error.to_string());
-    let stt = speech::config::stt_from_config(&config.speech, &config.models.dir, metrics).map_err(setup)?;
+    let stt = speech::config::stt_from_config(&config.speech, &config.models.dir).map_err(setup)?;
     let tts = speech::config::tts_from_config(&config.speech, &config.models.dir, metrics).map_err(setup)?;
     let llm = None;
     let lines = Lines { hears: stt.line, speaks: tts.line, thinks: "scripted interviewer".into() };
