@@ -18,12 +18,6 @@ use crate::{
     sfu::{Command, MediaKind},
 };
 
-/// Where LiveKit's components read what an agent does, and what it says while it talks.
-const STATE_ATTRIBUTE: &str = "lk.agent.state";
-const STATE_SPEAKING: &str = "speaking";
-/// Level told of an agent that speaks: its voice is made at about this level and is not measured again.
-const SPEAKING_LEVEL: f32 = 0.5;
-
 impl Room {
     /// An agent comes in; returns it and the track that it speaks on. Its first events describe who is there.
     pub fn join_agent(&mut self, now: Now, options: AgentOptions) -> Result<(ParticipantSid, TrackSid), RoomError> {
@@ -82,15 +76,7 @@ impl Room {
     }
 
     pub fn agent_attributes(&mut self, sid: &ParticipantSid, attributes: HashMap<String, String>) {
-        let speaking = attributes.get(STATE_ATTRIBUTE).map(|state| state == STATE_SPEAKING);
-        let Some(agent) = self.get(sid) else { return };
-        let spoke = agent.attributes.get(STATE_ATTRIBUTE).is_some_and(|state| state == STATE_SPEAKING);
         self.change_metadata(sid, MetadataChange { name: String::new(), metadata: String::new(), attributes });
-        match speaking {
-            Some(true) if !spoke => self.tell_speaker(sid, SPEAKING_LEVEL, true),
-            Some(false) if spoke => self.tell_speaker(sid, 0.0, false),
-            _ => {}
-        }
     }
 
     pub fn agent_leave(&mut self, now: Now, sid: &ParticipantSid) {

@@ -214,6 +214,8 @@ impl Room {
             // Who gets what is decided here, track by track, where permissions are known.
             auto_subscribe: false,
         });
+        // Before the offer, so that its answer carries what is there already.
+        self.sync_subscriber(&sid);
         for track in request.add_track_requests {
             self.add_track(&sid, track);
         }
@@ -223,7 +225,6 @@ impl Room {
         self.announce(&sid, false);
         self.tell_room_update(Some(&sid));
         self.tell_agents(|room| room.person(&sid).map(AgentEvent::Joined));
-        self.sync_subscriber(&sid);
         Ok(sid)
     }
 

@@ -1,0 +1,85 @@
+//! Participants that live in the server, and their taps.
+
+use super::*;
+
+#[test]
+fn the_agent_is_a_participant_that_speaks_for_itself_and_for_others() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    let (agent, voice) = story.agent();
+    let seen = story.look();
+    let info = seen.updates(&ada)[0];
+    assert_eq!((info.kind(), info.state()), (proto::participant_info::Kind::Agent, State::Active));
+    assert_eq!(info.tracks[0].source(), proto::TrackSource::Microphone);
+    assert_eq!(seen.subscriptions(), [(ada.sid.clone(), voice, true)]);
+    assert_eq!(seen.agent_events(), ["joined", "active"]);
+    for (on_behalf, wanted) in [("", "viva"), ("ada", "ada")] {
+        let header = Value::StreamHeader(proto::data_stream::Header::default());
+        let packet = DataPacket { participant_identity: on_behalf.into(), value: Some(header), ..Default::default() };
+        story.room.data_from_agent(story.now, &agent, packet);
+        let seen = story.look();
+        let (to, packet) = &seen.data()[0];
+        assert_eq!(to, &[ada.sid.clone()]);
+        assert_eq!(packet.participant_identity, wanted);
+        assert_eq!(packet.participant_sid, agent.as_str());
+        assert!(packet.sequence > 0);
+    }
+    story.send(&ada, DataChannel::Reliable, &user_packet("hello", 1));
+    assert_eq!(story.look().agent_events(), ["data"]);
+    let attributes = |state: &str| HashMap::from([("lk.agent.state".to_owned(), state.to_owned())]);
+    story.room.agent_attributes(&agent, attributes("speaking"));
+    let seen = story.look();
+    assert_eq!(seen.updates(&ada)[0].attributes["lk.agent.state"], "speaking");
+    assert_eq!(
+        story.join_with(claims("viva"), JoinRequest::default()).err(),
+        Some(RoomError::IdentityTaken),
+        "nobody takes the interviewer's place"
+    );
+}
+
+#[test]
+fn a_tap_is_open_only_while_it_is_allowed() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    let bob = story.enter("bob");
+    story.publish(&ada, microphone("mic"));
+    story.publish(&ada, camera("cam"));
+    let screen = AddTrackRequest { source: proto::TrackSource::ScreenShareAudio as i32, ..microphone("screen") };
+    story.publish(&ada, screen);
+    story.publish(&bob, microphone("mic"));
+    story.agent();
+    assert_eq!(story.look().taps(), (0, 0), "not without consent");
+    story.room.allow_tap(&"ada".into(), true);
+    let seen = story.look();
+    assert_eq!(seen.taps(), (1, 0), "the microphone, and nothing else of hers");
+    assert_eq!(seen.agent_events(), ["tap opened"]);
+    story.room.allow_tap(&"ada".into(), true);
+    assert_eq!(story.look().taps(), (0, 0));
+    story.room.allow_tap(&"ada".into(), false);
+    let seen = story.look();
+    assert_eq!(seen.taps(), (0, 1));
+    assert_eq!(seen.agent_events(), ["tap closed"]);
+}
+
+#[test]
+fn consent_that_came_first_opens_the_tap_as_soon_as_there_is_a_microphone() {
+    let mut story = Story::new();
+    story.room.allow_tap(&"ada".into(), true);
+    let (agent, _) = story.agent();
+    let ada = story.enter("ada");
+    story.look();
+    let track = story.publish(&ada, microphone("mic"));
+    assert_eq!(story.look().taps(), (1, 0));
+    story.event(&ada, EventKind::TrackEnded { track });
+    assert_eq!(story.look().taps(), (0, 1));
+    story.publish(&ada, microphone("mic 2"));
+    assert_eq!(story.look().taps(), (1, 0));
+    story.room.agent_leave(story.now, &agent);
+    assert_eq!(story.look().taps(), (0, 1), "without a listener nothing is tapped");
+    story.agent();
+    assert_eq!(story.look().taps(), (1, 0));
+    story.ask(&ada, Ask::Leave(proto::LeaveRequest::default()));
+    let seen = story.look();
+    assert_eq!(seen.taps(), (0, 1));
+    assert_eq!(seen.agent_events(), ["tap closed", "left"]);
+}

@@ -1,0 +1,74 @@
+//! Data packets.
+
+use super::*;
+
+#[test]
+fn data_is_stamped_routed_and_taken_once() {
+    let mut story = Story::new();
+    let (ada, bob, eve) = (story.enter("ada"), story.enter("bob"), story.enter("eve"));
+    let mut lie = user_packet("hello", 1);
+    lie.participant_identity = "eve".into();
+    lie.participant_sid = eve.sid.as_str().into();
+    story.send(&ada, DataChannel::Reliable, &lie);
+    let seen = story.look();
+    let (to, packet) = &seen.data()[0];
+    assert_eq!(to, &[bob.sid.clone(), eve.sid.clone()]);
+    assert_eq!((packet.participant_identity.as_str(), packet.participant_sid.as_str()), ("ada", ada.sid.as_str()));
+    assert_eq!(packet.sequence, 1, "receivers tell doubles by it");
+    story.send(&ada, DataChannel::Reliable, &user_packet("hello again", 1));
+    assert!(story.look().data().is_empty());
+    let mut secret = user_packet("psst", 2);
+    secret.destination_identities = vec!["eve".into()];
+    story.send(&ada, DataChannel::Reliable, &secret);
+    assert_eq!(story.look().data()[0].0, [eve.sid.clone()]);
+    story.send(&ada, DataChannel::Lossy, &user_packet("lossy", 0));
+    story.send(&ada, DataChannel::Lossy, &user_packet("lossy", 0));
+    assert_eq!(story.look().data().len(), 2);
+    story.event(&ada, EventKind::Data { channel: DataChannel::Lossy, payload: Bytes::from_static(b"\xff\xff") });
+    let speakers = Value::Transcription(proto::Transcription::default());
+    story.send(&ada, DataChannel::Lossy, &DataPacket { value: Some(speakers), ..Default::default() });
+    assert!(story.look().data().is_empty(), "nonsense, and what only agents may send, goes nowhere");
+    let mut mute = claims("mute");
+    mute.grants.can_publish_data = Some(false);
+    let mute = story.join_with(mute, JoinRequest::default()).unwrap();
+    story.look();
+    story.send(&mute, DataChannel::Reliable, &user_packet("x", 1));
+    assert!(story.look().data().is_empty());
+}
+
+#[test]
+fn a_user_packet_sent_twice_with_one_nonce_arrives_once() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    story.enter("bob");
+    let user = proto::UserPacket { nonce: vec![1, 2, 3], ..Default::default() };
+    let packet = DataPacket { value: Some(Value::User(user)), ..Default::default() };
+    story.send(&ada, DataChannel::Lossy, &packet);
+    story.send(&ada, DataChannel::Lossy, &packet);
+    assert_eq!(story.look().data().len(), 1);
+}
+
+#[test]
+fn reliable_data_reaches_those_who_are_about_to_connect_and_those_who_resume() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    story.send(&ada, DataChannel::Reliable, &user_packet("before", 1));
+    story.now.at += Duration::from_millis(10);
+    let bob = story.join("bob");
+    story.send(&ada, DataChannel::Reliable, &user_packet("while joining", 2));
+    assert_eq!(story.look().data().len(), 0);
+    story.event(&bob, EventKind::DataChannelOpen { channel: DataChannel::Reliable });
+    let seen = story.look();
+    let sequences: Vec<_> = seen.data().iter().map(|(_, packet)| packet.sequence).collect();
+    assert_eq!(sequences, [2]);
+    story.event(&bob, EventKind::Connected);
+    story.send(&ada, DataChannel::Reliable, &user_packet("lost on the way", 3));
+    story.hang_up(&bob);
+    let bob = story.resume(&bob, "bob");
+    story.look();
+    let state = proto::DataChannelReceiveState { publisher_sid: ada.sid.as_str().into(), last_seq: 2 };
+    story.ask(&bob, Ask::SyncState(proto::SyncState { datachannel_receive_states: vec![state], ..Default::default() }));
+    let seen = story.look();
+    let sequences: Vec<_> = seen.data().iter().map(|(_, packet)| packet.sequence).collect();
+    assert_eq!(sequences, [3]);
+}

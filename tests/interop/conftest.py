@@ -1,0 +1,156 @@
+"""A running Viva and clients of it.
+
+VIVA_URL names a server that runs already, started with its development key. Without it the binary of VIVA_BIN, or
+`target/debug/viva`, is started on free ports for the whole run.
+"""
+
+import asyncio
+import os
+import pathlib
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+
+import pytest
+from livekit import api, rtc
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KEY, SECRET = "devkey", "secret"
+# A busy machine makes a test slow, not red.
+PATIENCE_S = 30
+
+
+def free_port(kind):
+    with socket.socket(socket.AF_INET, kind) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_until_up(url, process, log):
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"the server ended:\n{log.read_text()[-4000:]}")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    pytest.fail(f"the server did not come up:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The base address, ws://…"""
+    if url := os.environ.get("VIVA_URL"):
+        yield url
+        return
+    binary = os.environ.get("VIVA_BIN") or str(ROOT / "target/debug/viva")
+    port = free_port(socket.SOCK_STREAM)
+    with tempfile.TemporaryDirectory() as folder:
+        env = os.environ | {
+            "VIVA_SERVER__HTTP_LISTEN": f"127.0.0.1:{port}",
+            "VIVA_RTC__WORKERS": "1",
+            "VIVA_RTC__UDP_PORT_BASE": str(free_port(socket.SOCK_DGRAM)),
+            "VIVA_STORE__URL": f"sqlite://{folder}/viva.db",
+        }
+        log = pathlib.Path(folder) / "log"
+        with log.open("w") as out:
+            process = subprocess.Popen([binary, "serve", "--dev"], cwd=ROOT, env=env, stdout=out, stderr=out)
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}/", process, log)
+            yield f"ws://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def token(identity, room, secret=SECRET, attributes=None, **grants):
+    made = api.AccessToken(KEY, secret).with_identity(identity).with_name(f"{identity}'s name")
+    if attributes:
+        made = made.with_attributes(attributes)
+    grants = {"room_join": True, "room": room, "can_update_own_metadata": True} | grants
+    return made.with_grants(api.VideoGrants(**grants)).to_jwt()
+
+
+class Client:
+    """A room of the SDK and everything that it said."""
+
+    def __init__(self, url, room_name):
+        self.url, self.room_name = url, room_name
+        self.room = rtc.Room()
+        self.events = []
+        self.news = asyncio.Event()
+        for name in (
+            "participant_connected", "participant_disconnected", "participant_active", "track_published",
+            "track_unpublished", "track_subscribed", "track_unsubscribed", "track_muted", "track_unmuted",
+            "data_received", "active_speakers_changed", "reconnecting", "reconnected", "disconnected",
+            "participant_attributes_changed", "participant_name_changed", "connection_quality_changed",
+            "track_subscription_failed", "local_track_subscribed", "token_refreshed",
+        ):
+            self.room.on(name, self.recorder(name))
+
+    def recorder(self, name):
+        def record(*args):
+            self.events.append((name, args))
+            self.news.set()
+
+        return record
+
+    async def connect(self, identity, **kwargs):
+        self.identity = identity
+        options = rtc.RoomOptions(single_peer_connection=True)
+        await asyncio.wait_for(
+            self.room.connect(self.url, token(identity, self.room_name, **kwargs), options), PATIENCE_S
+        )
+        return self
+
+    @property
+    def me(self):
+        return self.room.local_participant
+
+    def all(self, name):
+        return [args for event, args in self.events if event == name]
+
+    async def until(self, condition, what, patience=PATIENCE_S):
+        """Waits until `condition()` is true of what came; returns what it returned."""
+        deadline = time.monotonic() + patience
+        while not (found := condition()):
+            self.news.clear()
+            left = deadline - time.monotonic()
+            assert left > 0, f"{self.identity} never saw {what}; it saw {[name for name, _ in self.events]}"
+            try:
+                await asyncio.wait_for(self.news.wait(), min(left, 0.2))
+            except asyncio.TimeoutError:
+                pass
+        return found
+
+    async def event(self, name, matches=lambda *_: True, since=0):
+        def found():
+            return next(((args,) for e, args in self.events[since:] if e == name and matches(*args)), None)
+
+        return (await self.until(found, name))[0]
+
+
+@pytest.fixture
+async def people(server):
+    """`await people("ada")` lets somebody into this test's own room."""
+    room_name = f"test-{uuid.uuid4().hex[:8]}"
+    clients = []
+
+    async def enter(identity, **kwargs):
+        client = Client(server, room_name)
+        clients.append(client)
+        return await client.connect(identity, **kwargs)
+
+    enter.room_name = room_name
+    yield enter
+    for client in clients:
+        await client.room.disconnect()
