@@ -32,11 +32,9 @@ describe('captions', () => {
     expect(captions[0]?.text).toBe('Hello.');
   });
 
-  it('keeps the text when a stream only says that it was final', () => {
-    expect(run({ text: 'Hello' }, { stream: 'b', text: '', final: true })[0]).toMatchObject({
-      text: 'Hello',
-      final: true,
-    });
+  it('takes away what in the end was not heard at all, but not what has only begun', () => {
+    expect(run({ text: 'Hello' }, { stream: 'b', text: '', final: true })).toEqual([]);
+    expect(run({ text: 'Hello' }, { stream: 'b', text: '' })[0]?.text).toBe('Hello');
   });
 
   it('takes the shorter text of an interrupted sentence', () => {

@@ -34,13 +34,13 @@ export function reduceCaptions(captions: Caption[], update: CaptionUpdate): Capt
   }
   // An interim text that arrives behind the final one is old news.
   if (old.final && !update.final && old.stream !== update.stream) return captions;
-  const next: Caption = {
-    ...old,
-    stream: update.stream,
-    // A stream that has only begun, or one that only says "final", does not empty the line.
-    text: text || old.text,
-    final: old.final || update.final,
-  };
+  if (!text) {
+    // The final word is that nothing was heard of this, say because the interviewer was interrupted before it.
+    if (update.final) return captions.filter((_, i) => i !== at);
+    // A stream that has only begun does not empty the line.
+    return captions;
+  }
+  const next: Caption = { ...old, stream: update.stream, text, final: old.final || update.final };
   if (next.text === old.text && next.final === old.final && next.stream === old.stream) return captions;
   return captions.map((c, i) => (i === at ? next : c));
 }
