@@ -12,7 +12,8 @@ STEP := scripts/step.sh
 # Options for `viva serve`, for instance: make run SERVE='--listen 127.0.0.1:9000'
 SERVE ?= --dev
 
-# The tests and the stories in the browser run this build, so that there is one profile to compile.
+# The stories in the browser run the server that the Rust tests run: `cargo build` would unify features without the
+# dev-dependencies, and so compile most crates a second time.
 export VIVA_BIN := $(TARGET_DIR)/debug/viva
 
 .PHONY: help run setup setup-test web build test fmt lint unit web-test e2e interop bench clean
@@ -56,11 +57,11 @@ web-test: ## Check and test the web page's code
 
 e2e: setup-test ## Run the stories in real browsers
 	@scripts/web.sh
-	@$(STEP) "Building the server (debug)" cargo build --locked
+	@$(STEP) "Building the server (debug)" cargo test --locked --no-run
 	@if [ -f tests/e2e/package.json ]; then $(STEP) "Stories in Chromium" npm --prefix tests/e2e test --silent; fi
 
 interop: setup-test ## Run the tests with clients that others wrote
-	@$(STEP) "Building the server (debug)" cargo build --locked
+	@$(STEP) "Building the server (debug)" cargo test --locked --no-run
 	@if [ -d tests/interop ]; then $(STEP) "Other clients" .venv/bin/python -m pytest -q tests/interop; fi
 
 bench: setup ## Run the benches
