@@ -22,7 +22,7 @@ use crate::{
     cli::Failure,
     config::Config,
     http::{self, App, Options, Readiness},
-    interview::{Interviews, Providers},
+    interview::{self, Interviews, Providers},
     rooms::Rooms,
     signalling::{self, livekit::Signalling},
     speech::{self, listener::ListenerConfig},
@@ -167,8 +167,12 @@ fn providers(config: &Config, talk: &Runtime, metrics: &Arc<Metrics>) -> Result<
     let setup = |error: speech::config::SetupError| Failure::Fault(error.to_string());
     let stt = speech::config::stt_from_config(&config.speech, &config.models.dir).map_err(setup)?;
     let tts = speech::config::tts_from_config(&config.speech, &config.models.dir, metrics).map_err(setup)?;
-    let llm = None;
-    let lines = Lines { hears: stt.line, speaks: tts.line, thinks: "scripted interviewer".into() };
+    let llm = interview::llm::from_config(&config.interview.llm).map_err(Failure::Fault)?;
+    let thinks = match &llm {
+        Some(llm) => format!("{}, model {}", llm.name(), config.interview.llm.model),
+        None => "scripted interviewer".into(),
+    };
+    let lines = Lines { hears: stt.line, speaks: tts.line, thinks };
     Ok((Providers { stt: stt.provider, tts: tts.provider, voices: Default::default(), llm }, lines))
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::auth::Secret;
+
 /// How interviews are held.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,7 +116,7 @@ pub struct LlmConfig {
     /// Name of the model, as the endpoint knows it.
     pub model: String,
     /// Sent as a bearer token; empty = none.
-    pub api_key: String,
+    pub api_key: Secret,
     /// Longest wait for the first token, ms; the scripted words are spoken then.
     pub timeout_ms: u64,
     /// Longest time for the whole reply, ms.
@@ -131,7 +133,7 @@ impl Default for LlmConfig {
             provider: LlmKind::Scripted,
             url: String::new(),
             model: String::new(),
-            api_key: String::new(),
+            api_key: Secret::default(),
             timeout_ms: 2500,
             total_timeout_ms: 20_000,
             max_tokens: 200,

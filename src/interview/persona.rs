@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::{plan::spoken, yaml::Checker};
+
 /// A persona, as its YAML file holds it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -38,4 +40,33 @@ pub struct Phrases {
     pub welcome_back: Vec<String>,
     /// Before the closing where the time is up.
     pub time_up: Vec<String>,
+}
+
+impl Persona {
+    /// Says everything that is wrong with a persona that could be read.
+    pub(super) fn check(&self, checker: &mut Checker<'_>) {
+        checker.require("name", &self.name);
+        checker.require("style", &self.style);
+        if self.warmth > 10 {
+            checker.problem("warmth", "must be from 0 to 10");
+        }
+        let phrases = &self.phrases;
+        for (name, list) in [
+            ("acknowledge", &phrases.acknowledge),
+            ("probe", &phrases.probe),
+            ("repeat", &phrases.repeat),
+            ("nudge", &phrases.nudge),
+            ("move_on", &phrases.move_on),
+            ("welcome_back", &phrases.welcome_back),
+            ("time_up", &phrases.time_up),
+        ] {
+            let key = format!("phrases.{name}");
+            if list.is_empty() {
+                checker.problem(&key, "must hold at least one phrase");
+            }
+            for (i, phrase) in list.iter().enumerate() {
+                spoken(checker, &format!("{key}[{i}]"), phrase);
+            }
+        }
+    }
 }

@@ -2,9 +2,13 @@
 
 use tracing_subscriber::EnvFilter;
 
+/// Crates that log what they send or receive, which is what people said.
+const INDISCREET: &[&str] = &["async_openai=off"];
+
 /// Text for a terminal, JSON for machines. Writes to standard error. `filter` is an `EnvFilter` directive list.
 pub fn init(filter: &str, json: bool) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter `{filter}` is not valid: {e}"))?;
+    let filter = INDISCREET.iter().filter_map(|d| d.parse().ok()).fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
     done.map_err(|e| format!("logging was already set up: {e}"))
