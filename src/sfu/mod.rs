@@ -10,6 +10,7 @@ mod clock;
 mod demux;
 mod forwarder;
 mod injector;
+mod media;
 mod negotiation;
 mod participant;
 mod room;

@@ -373,5 +373,4 @@ impl PendingTrack {
 }
 
 #[cfg(test)]
-#[path = "negotiation_tests.rs"]
 mod tests;

@@ -1,3 +1,5 @@
+//! Stories of one client's sections, told by offers, wishes and time.
+
 use super::*;
 use crate::sfu::slots::Slots;
 

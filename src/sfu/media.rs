@@ -1,0 +1,230 @@
+//! What flows in a room: packets to their track's receivers, an injected voice, keyframe requests back, taps; and the
+//! tracks that they flow on.
+
+use std::time::{Duration, Instant};
+
+use str0m::rtp::{ExtensionValues, RtpPacket, Ssrc, Vp8Descriptor};
+
+use super::{
+    Context, EventKind, MediaKind, TimerKey,
+    forwarder::{MediaPacket, forward, media_extensions},
+    injector::{Injector, VOICE_DBOV},
+    negotiation::Published,
+    participant::{Participant, ParticipantKey},
+    room::Room,
+    track::{Selection, Track, TrackKey},
+};
+use crate::{
+    id::{ParticipantSid, TrackSid},
+    media::{OpusFrame, PACKET_DURATION, TapWriter},
+};
+
+/// Lengths of Opus packets that a level may count for (RFC 6716 section 2.1.4 allows 2.5 to 120 ms); keeps silence
+/// between two packets from counting as sound.
+const PACKET_LENGTHS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(120));
+
+impl Room {
+    pub(super) fn handle_packet(&mut self, now: Instant, key: ParticipantKey, packet: RtpPacket, cx: &mut Context) {
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        let Some((track_key, rank)) = participant.route(packet.header.ssrc) else { return };
+        let captured = captured_at(participant, &packet);
+        let Some(track) = self.tracks.get_mut(track_key) else { return };
+        let kind = track.kind;
+        cx.stats.received(kind, packet.payload.len());
+        if track.muted {
+            cx.stats.dropped_paused += 1;
+            return;
+        }
+        let vp8 = (kind == MediaKind::Video).then(|| Vp8Descriptor::parse(&packet.payload).ok()).flatten();
+        let packet = MediaPacket {
+            source: *packet.header.ssrc,
+            seq: *packet.seq_no,
+            rtp_time: packet.time.numer(),
+            marker: packet.header.marker,
+            ext: media_extensions(&packet.header.ext_vals),
+            arrived: packet.timestamp,
+            captured,
+            vp8,
+            payload: packet.payload,
+        };
+        if kind == MediaKind::Video && !self.select_layer(now, track_key, &packet, rank, cx) {
+            return;
+        }
+        self.forward(now, track_key, &packet, cx);
+    }
+
+    fn select_layer(
+        &mut self,
+        now: Instant,
+        key: TrackKey,
+        packet: &MediaPacket,
+        rank: usize,
+        cx: &mut Context,
+    ) -> bool {
+        let Some(track) = self.tracks.get_mut(key) else { return false };
+        let keyframe = packet.starts_keyframe();
+        if keyframe {
+            track.keyframe_arrived(packet.source);
+        }
+        let selection = track.select(now, packet.source, rank, keyframe);
+        if selection == Selection::Forward {
+            return true;
+        }
+        cx.stats.dropped_layer += 1;
+        if selection == Selection::DropAndAskKeyframe {
+            self.need_keyframe(now, key, Some(packet.source), cx);
+        }
+        false
+    }
+
+    fn forward(&mut self, now: Instant, key: TrackKey, packet: &MediaPacket, cx: &mut Context) {
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        if track.kind == MediaKind::Audio {
+            let length = track.last_audio_time.map(|last| packet.rtp_time.saturating_sub(last));
+            track.last_audio_time = Some(packet.rtp_time);
+            let length = length.map_or(PACKET_DURATION, |samples| Duration::from_micros(samples * 1_000 / 48));
+            let length = length.clamp(PACKET_LENGTHS.0, PACKET_LENGTHS.1);
+            if let Some(level) = packet.ext.audio_level {
+                self.speakers.handle_level(now, track.owner, level.unsigned_abs(), length);
+            }
+        }
+        let starving = forward(track, packet, &mut self.participants, &mut self.dirty, &mut cx.stats);
+        if starving {
+            self.need_keyframe(now, key, Some(packet.source), cx);
+        }
+        if let (Some(room), Some(at)) = (self.key, self.speakers.poll_timeout()) {
+            cx.timers.arm(&mut self.armed, at, TimerKey::Room(room));
+        }
+    }
+
+    /// Speaks a frame as the injected track. Reported once it is queued; it leaves within this tick.
+    pub fn inject(&mut self, now: Instant, sid: &TrackSid, frame: OpusFrame, cx: &mut Context) {
+        let Some(key) = self.tracks_by_sid.get(sid).copied() else { return };
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        let (owner, muted) = (track.owner, track.muted);
+        let Some(injector) = &mut track.injector else { return };
+        let report = frame.report;
+        let injected = injector.handle_frame(now, frame);
+        cx.stats.injected += 1;
+        if muted {
+            cx.stats.dropped_paused += 1;
+        } else {
+            let packet = MediaPacket {
+                source: 0,
+                seq: injected.seq,
+                rtp_time: injected.rtp_time,
+                marker: injected.marker,
+                payload: injected.payload,
+                ext: ExtensionValues {
+                    audio_level: Some(-(VOICE_DBOV as i8)),
+                    voice_activity: Some(true),
+                    ..Default::default()
+                },
+                arrived: now,
+                captured: now,
+                vp8: None,
+            };
+            self.forward(now, key, &packet, cx);
+        }
+        if let Some(report) = report {
+            self.emit(owner, EventKind::Injected { track: sid.clone(), report, at: now }, cx);
+        }
+    }
+
+    pub(super) fn need_keyframe(&mut self, now: Instant, key: TrackKey, ssrc: Option<u32>, cx: &mut Context) {
+        let Some(track) = self.tracks.get_mut(key).filter(|it| it.kind == MediaKind::Video) else { return };
+        let owner = track.owner;
+        match track.need_keyframe(now, ssrc) {
+            Some(ssrc) => self.request_keyframe(now, owner, ssrc, cx),
+            None => {
+                let deadline = track.keyframe_deadline();
+                if let (Some(room), Some(at)) = (self.key, deadline) {
+                    cx.timers.arm(&mut self.armed, at, TimerKey::Room(room));
+                }
+            }
+        }
+    }
+
+    pub(super) fn request_keyframe(&mut self, now: Instant, owner: ParticipantKey, ssrc: u32, cx: &mut Context) {
+        self.drive(now, owner, cx, |transport, sink| transport.request_keyframe(Ssrc::from(ssrc), sink));
+        self.mark_dirty(owner);
+    }
+
+    /// An announced track found its section: it is live, and wished for by all who take everything.
+    pub(super) fn go_live(&mut self, now: Instant, owner: ParticipantKey, published: Published, cx: &mut Context) {
+        let Published { mid, pending, muted } = published;
+        let mut track = Track::new(pending.track.clone(), owner, pending.kind);
+        track.muted = muted;
+        let key = self.add_track(now, track, cx);
+        if let Some(participant) = self.participants.get_mut(owner) {
+            participant.negotiation.bind(&mid, key);
+            participant.forget_routes();
+        }
+        let mime_type = pending.kind.mime_type().to_owned();
+        self.emit(owner, EventKind::TrackLive { track: pending.track, mid, mime_type }, cx);
+    }
+
+    pub fn publish_injected(&mut self, now: Instant, owner: &ParticipantSid, sid: TrackSid, cx: &mut Context) {
+        let Some(owner) = self.by_sid.get(owner).copied() else { return };
+        let mut track = Track::new(sid, owner, MediaKind::Audio);
+        track.injector = Some(Injector::default());
+        self.add_track(now, track, cx);
+    }
+
+    fn add_track(&mut self, now: Instant, track: Track, cx: &mut Context) -> TrackKey {
+        let (sid, kind, owner) = (track.sid.clone(), track.kind, track.owner);
+        if let Some(replaced) = self.tracks_by_sid.get(&sid).copied() {
+            self.remove_track(now, replaced, cx);
+        }
+        let key = self.tracks.insert(track);
+        self.tracks_by_sid.insert(sid, key);
+        for other in self.participants.keys() {
+            let participant = self.participants.get_mut(other).filter(|it| other != owner && it.auto_subscribe);
+            if participant.is_some_and(|it| it.transport.is_some() && it.negotiation.wish(now, key, kind)) {
+                self.rearm(now, other, cx);
+            }
+        }
+        key
+    }
+
+    pub(super) fn remove_track(&mut self, now: Instant, key: TrackKey, cx: &mut Context) {
+        let Some(track) = self.tracks.remove(key) else { return };
+        self.tracks_by_sid.remove(&track.sid);
+        cx.stats.taps_open -= u64::from(track.tap.is_some());
+        for other in self.participants.keys() {
+            if let Some(participant) = self.participants.get_mut(other) {
+                participant.forget_routes();
+                participant.negotiation.retire(key);
+                participant.negotiation.unwish(now, key);
+            }
+            self.rearm(now, other, cx);
+        }
+    }
+
+    pub fn open_tap(&mut self, sid: &TrackSid, tap: TapWriter, cx: &mut Context) {
+        let track = self.tracks_by_sid.get(sid).and_then(|key| self.tracks.get_mut(*key));
+        if let Some(track) = track.filter(|it| it.kind == MediaKind::Audio) {
+            let replaced = track.tap.replace(tap);
+            cx.stats.taps_open += u64::from(replaced.is_none());
+        }
+    }
+
+    pub fn close_tap(&mut self, sid: &TrackSid, cx: &mut Context) {
+        if let Some(track) = self.tracks_by_sid.get(sid).and_then(|key| self.tracks.get_mut(*key)) {
+            cx.stats.taps_open -= u64::from(track.tap.take().is_some());
+        }
+    }
+}
+
+/// When the packet was captured, by our clock: from the publisher's sender reports where there are any.
+fn captured_at(participant: &mut Participant, packet: &RtpPacket) -> Instant {
+    let arrived = packet.timestamp;
+    // A sender that reports before its first packet has no RTP time to report: str0m writes 0.
+    let Some(report) = packet.last_sender_info.filter(|report| report.sender_packet_count > 0) else { return arrived };
+    let hz = packet.time.frequency().get();
+    let reported = report.rtp_time.numer() as u32;
+    let since = (packet.time.numer() as u32).wrapping_sub(reported) as i32;
+    let offset = Duration::from_secs_f64(f64::from(since.unsigned_abs()) / f64::from(hz));
+    let sender = if since >= 0 { report.ntp_time.checked_add(offset) } else { report.ntp_time.checked_sub(offset) };
+    sender.map_or(arrived, |sender| participant.clock.map(sender, arrived))
+}
