@@ -14,7 +14,7 @@ done
 
 # whisper.cpp and Opus are compiled (cmake, clang for the bindings), espeak-ng is the fallback voice.
 PACKAGES=(build-essential cmake clang libclang-dev pkg-config git curl ca-certificates python3-venv espeak-ng)
-TEST_PACKAGES=(chromium pocketsphinx pocketsphinx-en-us sox ffmpeg)
+TEST_PACKAGES=(chromium pocketsphinx pocketsphinx-en-us sox ffmpeg sqlite3)
 NODE_MIN=18
 RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 

@@ -261,3 +261,6 @@ impl Rules<'_> {
         self.problems.push(Problem { origin, key: key.to_owned(), message });
     }
 }
+
+#[cfg(test)]
+mod tests;
