@@ -92,7 +92,8 @@ impl Rig {
         let workers = worker::start(&rtc, metrics.clone()).expect("a free port");
         let rooms = Rooms::new(rooms::Config::default(), workers, metrics.clone());
         let url = format!("sqlite://{}", folder.path().join("viva.db").display());
-        let store = Store::open(&store::Config { url, ..store::Config::default() }, metrics.clone()).await.expect("opens");
+        let store =
+            Store::open(&store::Config { url, ..store::Config::default() }, metrics.clone()).await.expect("opens");
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let config = interview::Config {
             plans_dir: root.join("config/plans"),
@@ -249,7 +250,10 @@ async fn a_practice_interview_is_made_and_its_tokens_open_what_they_should() {
     let claims = rig.keys.verify(token).expect("ours");
     assert_eq!(claims.grants.joins().map(|room| room.as_str().to_owned()).as_deref(), created["room"].as_str());
     assert_eq!(claims.attributes["viva.role"], "interviewee");
-    assert_eq!((claims.name.as_str(), claims.sub.as_str()), ("Ada Lovelace", created["identity"].as_str().expect("one")));
+    assert_eq!(
+        (claims.name.as_str(), claims.sub.as_str()),
+        ("Ada Lovelace", created["identity"].as_str().expect("one"))
+    );
     assert_eq!(created["url"], "");
 
     let path = format!("/v1/interviews/{id}");
@@ -351,7 +355,8 @@ async fn exchange(address: SocketAddr, request: &str) -> String {
 async fn long_request_lines_are_read_and_endless_ones_refused() {
     let rig = Rig::new().await;
     let (address, stop, serving) = listen(&rig).await;
-    let request = |bytes: usize| format!("GET /livez?{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "x".repeat(bytes));
+    let request =
+        |bytes: usize| format!("GET /livez?{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "x".repeat(bytes));
     assert!(exchange(address, &request(65_000)).await.starts_with("HTTP/1.1 200"));
     assert!(!exchange(address, &request(400_000)).await.starts_with("HTTP/1.1 200"));
     stop.cancel();

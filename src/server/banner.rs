@@ -24,9 +24,9 @@ fn text(config: &Config, dev: bool, address: SocketAddr, lines: &Lines) -> Strin
     if !http::page_is_built() {
         line("", "(this build holds no web page: run `make web` and start again)");
     }
-    line("Hears", &lines.hears);
-    line("Speaks", &lines.speaks);
-    line("Thinks", &lines.thinks);
+    line("Hears", after_colon(&lines.hears));
+    line("Speaks", after_colon(&lines.speaks));
+    line("Words", after_colon(&lines.thinks));
     line(
         "Metrics",
         &match config.server.metrics_listen {
@@ -38,6 +38,11 @@ fn text(config: &Config, dev: bool, address: SocketAddr, lines: &Lines) -> Strin
         line("API key", "devkey, with the secret `secret` (development mode: not for servers that others can reach)");
     }
     format!("\nViva {} is running. Ctrl+C stops it.\n\n{out}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// The parts begin their lines with what they are; here the column says that.
+fn after_colon(line: &str) -> &str {
+    line.split_once(": ").map_or(line, |(_, rest)| rest)
 }
 
 fn open_address(config: &Config, address: SocketAddr) -> String {
