@@ -8,6 +8,7 @@ pub mod id;
 pub mod interview;
 pub mod media;
 pub mod model;
+pub mod models;
 pub mod rooms;
 pub mod server;
 pub mod sfu;

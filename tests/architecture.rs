@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sfu", &["id", "media"]),
     ("speech", &["id", "media", "model", "telemetry", "auth"]),
     ("store", &["id", "model", "telemetry"]),
-    ("models", &[]),
+    ("models", &["speech"]),
     ("worker", &["sfu", "id", "media", "telemetry"]),
     ("rooms", &["worker", "sfu", "auth", "id", "media", "model", "telemetry"]),
     ("signalling", &["rooms", "auth", "id", "model", "telemetry"]),

@@ -292,9 +292,9 @@ mod tests {
     #[test]
     fn an_empty_folder_gives_voice_activity_and_espeak_and_says_why() {
         let dir = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new());
         let stt = stt_from_config(&Config::default(), dir.path()).unwrap();
         assert!(stt.provider.is_none() && stt.fallback && stt.line.contains("viva models pull"), "{}", stt.line);
-        let metrics = Arc::new(Metrics::new());
         let tts = tts_from_config(&Config::default(), dir.path(), &metrics).unwrap();
         assert_eq!(tts.provider.name(), "espeak-ng");
         assert!(tts.fallback && tts.line.contains("no Piper voice"), "{}", tts.line);

@@ -225,7 +225,7 @@ impl Speech {
         let fresh = windows.iter().filter(|w| w.end > self.last.end && w.end <= until);
         self.peak = fresh.clone().map(|w| w.level).fold(self.peak, f32::max);
         let bar = audible_bar(self.peak, noise);
-        if let Some(last) = fresh.filter(|w| w.level >= bar).last() {
+        if let Some(last) = fresh.rev().find(|w| w.level >= bar) {
             self.last = *last;
         }
     }

@@ -216,8 +216,7 @@ mod tests {
 
     #[test]
     fn silence_at_the_ends_of_a_clause_is_cut() {
-        let mut frames = Frames::default();
-        frames.samples = vec![0; 9_600];
+        let mut frames = Frames { samples: vec![0; 9_600], ..Frames::default() };
         assert!(frames.next(false).is_none());
         frames.samples.extend([5000; 1920]);
         frames.samples.extend([0; 48_000]);

@@ -102,6 +102,7 @@ fn what_is_missing_or_wrong_is_told() {
     let voice = make_voice(dir.path(), false);
     std::fs::write(&voice, "not a network").unwrap();
     assert!(load("tone.onnx").contains("cannot be loaded"));
-    assert_eq!(Piper::candidates("", dir.path()), [voice.clone()]);
-    assert_eq!(Piper::candidates("tone", dir.path()), [voice]);
+    for wanted in ["", "tone"] {
+        assert_eq!(Piper::candidates(wanted, dir.path()), std::slice::from_ref(&voice));
+    }
 }
