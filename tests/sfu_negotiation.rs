@@ -163,6 +163,32 @@ fn media_goes_on_over_an_ice_restart() {
 }
 
 #[test]
+fn who_was_lost_comes_back_with_an_ice_restart() {
+    let mut sim = Sim::new(32);
+    let (anna, ben) = (sim.join(), sim.join());
+    sim.connect();
+    let mic = sim.publish(anna, AUDIO, "mic");
+    sim.run_ms(400);
+    sim.loss = 1.0;
+    sim.run_ms(30_000);
+    let of = |sim: &Sim, who: usize, is: fn(&EventKind) -> bool| {
+        sim.events.iter().filter(|event| event.participant == sim.clients[who].sid && is(&event.kind)).count()
+    };
+    assert_eq!(of(&sim, anna, |kind| matches!(kind, EventKind::Disconnected)), 1);
+    sim.loss = 0.0;
+    for client in [anna, ben] {
+        sim.clients[client].restart_ice();
+        sim.offer(client);
+    }
+    sim.run_ms(3_000);
+    assert_eq!(of(&sim, anna, |kind| matches!(kind, EventKind::Connected)), 2);
+    let before = sim.received(ben, &mic).len();
+    talk(&mut sim, anna, &mic, 50);
+    sim.run_ms(100);
+    assert_eq!(sim.received(ben, &mic).len(), before + 50);
+}
+
+#[test]
 fn who_does_not_take_everything_gets_what_was_subscribed() {
     let mut sim = Sim::new(29);
     let (anna, ben) = (sim.join(), sim.join_with(false, 3));

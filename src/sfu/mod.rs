@@ -253,3 +253,32 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
         Command::Inject { track, frame, .. } => room.inject(now, &track, frame, cx),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_takes_down_its_room_and_no_other() {
+        let now = Instant::now();
+        let mut sfu = Sfu::new(Certificate::generate().unwrap(), &["192.0.2.1:7882".parse().unwrap()]);
+        for room in ["RM_broken", "RM_other"] {
+            for participant in ["PA_a", "PA_b"] {
+                let (room, participant) = (room.into(), participant.into());
+                sfu.handle_command(now, Command::Join { room, participant, transport: true, auto_subscribe: true });
+            }
+        }
+        assert!(!sfu.quarantine(), "nothing is to blame between calls");
+        // As after a panic in the middle of a call.
+        sfu.current = sfu.by_sid.get(&RoomSid::from("RM_broken")).copied();
+        assert!(sfu.quarantine());
+        let told: Vec<_> = std::iter::from_fn(|| sfu.poll_event()).collect();
+        assert_eq!(told.len(), 2);
+        assert!(
+            told.iter()
+                .all(|event| { event.room.as_str() == "RM_broken" && matches!(event.kind, EventKind::Closed { .. }) })
+        );
+        assert_eq!((sfu.stats().rooms, sfu.stats().transports), (1, 2));
+        sfu.handle_timeout(now + std::time::Duration::from_secs(5));
+    }
+}
