@@ -40,7 +40,10 @@ impl Room {
             }
             EventKind::Closed { reason } => {
                 tracing::info!(room = %self.sid, participant = %sid, reason, "a transport ended");
-                self.remove(now, sid, DisconnectReason::MediaFailure, Some(Action::Reconnect));
+                match self.get_mut(sid) {
+                    Some(p) if p.link.is_some() => p.media = MediaState::Closed { since: now.at },
+                    _ => self.remove(now, sid, DisconnectReason::ClientInitiated, None),
+                }
             }
             EventKind::TrackLive { track, mid, mime_type } => self.track_live(sid, &track, mid, mime_type),
             EventKind::TrackEnded { track } => self.track_ended(sid, &track),

@@ -135,6 +135,8 @@ struct Inner {
     /// Rooms open now. Kept apart from the map, whose length cannot be read while an entry of it is held.
     open: AtomicUsize,
     draining: AtomicBool,
+    /// Where rooms run, whoever opens them: speech has a runtime of its own.
+    runtime: tokio::runtime::Handle,
     /// Sockets whose last messages may still be on the way.
     sockets: TaskTracker,
     metrics: Arc<Metrics>,
@@ -162,7 +164,8 @@ impl fmt::Debug for RoomHandle {
 }
 
 impl Rooms {
-    /// Must be called inside a tokio runtime: spawns one task per worker that hands out its events.
+    /// Must be called inside a tokio runtime, on which all rooms then run: spawns one task per worker that hands out
+    /// its events.
     pub fn new(
         config: Config,
         workers: Vec<(WorkerHandle, mpsc::Receiver<sfu::Event>)>,
@@ -177,6 +180,7 @@ impl Rooms {
             by_sid: DashMap::new(),
             open: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            runtime: tokio::runtime::Handle::current(),
             sockets: TaskTracker::new(),
             metrics,
         });
@@ -241,7 +245,7 @@ impl Rooms {
         let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), place.worker.clone(), place.load.clone());
         let (sid, rooms) = (handle.sid.clone(), self.inner.clone());
         let name = name.clone();
-        tokio::spawn(async move {
+        inner.runtime.spawn(async move {
             tracing::info!(room = %sid, "opened");
             task.run().await;
             rooms.by_sid.remove(&sid);

@@ -29,6 +29,10 @@ pub(super) enum MediaState {
         since: Instant,
         nudged: bool,
     },
+    /// The client closed its end: it is about to leave, or to join anew.
+    Closed {
+        since: Instant,
+    },
     /// Lives in the server.
     None,
 }

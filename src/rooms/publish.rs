@@ -64,12 +64,17 @@ impl Room {
             codec.mime_type = mime_type;
         }
         let (kind, first) = (live.kind, !live.live);
+        let silent = live.is_microphone() && live.info.muted;
         live.live = true;
         if first {
             self.count_track(kind, 1);
         }
         self.announce(sid, false);
         self.sync_track(sid, track);
+        if silent {
+            let (sid, track) = (sid.clone(), track.clone());
+            self.tell_agents(|_| Some(AgentEvent::Muted { sid: sid.clone(), track: track.clone(), muted: true }));
+        }
         self.sync_taps();
     }
 

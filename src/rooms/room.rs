@@ -47,6 +47,8 @@ const PUBLISH_CODECS: [&str; 3] = ["audio/opus", "video/VP8", "video/rtx"];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client whose media is lost this long, with a socket that stands, is told to resume: it may not have noticed.
 const NUDGE_AFTER: Duration = Duration::from_secs(5);
+/// A client that closes its media connection says right after why: it leaves, or comes back with another one.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// How often clients get a fresh token. Shorter than a refreshed token's life of ten minutes.
 const REFRESH_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Participants that left, kept for clients that resume and must hear of it.
@@ -127,6 +129,7 @@ impl Room {
             MediaState::New => Some(p.joined.at + CONNECT_TIMEOUT),
             MediaState::Lost { since, nudged: false } => Some(since + NUDGE_AFTER),
             MediaState::Lost { since, nudged: true } => Some(since + self.resume_timeout()),
+            MediaState::Closed { since } => Some(since + GOODBYE_WITHIN),
             MediaState::Up | MediaState::None => None,
         };
         media.into_iter().chain(p.refresh_at).chain(p.simulated_speaker_until)
@@ -165,6 +168,9 @@ impl Room {
             }
             MediaState::Lost { since, .. } if now.at >= since + resume_timeout => {
                 self.remove(now, sid, DisconnectReason::ConnectionTimeout, Some(Action::Reconnect));
+            }
+            MediaState::Closed { since } if now.at >= since + GOODBYE_WITHIN => {
+                self.remove(now, sid, DisconnectReason::MediaFailure, Some(Action::Reconnect));
             }
             MediaState::Lost { since, nudged: false } if now.at >= since + NUDGE_AFTER => {
                 p.media = MediaState::Lost { since, nudged: true };
@@ -239,7 +245,11 @@ impl Room {
     pub fn resume(&mut self, now: Now, link: LinkId, claims: Claims, request: JoinRequest) -> Option<ParticipantSid> {
         let sid = ParticipantSid::from(request.participant_sid.as_str());
         let identity = claims.identity();
-        let known = self.get_mut(&sid).filter(|p| Some(&p.identity) == identity.as_ref() && !p.is_agent());
+        let returns = |p: &&mut Participant| {
+            let has_media = !matches!(p.media, MediaState::Closed { .. } | MediaState::None);
+            Some(&p.identity) == identity.as_ref() && has_media
+        };
+        let known = self.get_mut(&sid).filter(returns);
         let Some(p) = known else {
             self.send_leave(link, DisconnectReason::StateMismatch, Action::Reconnect);
             return None;
@@ -310,10 +320,14 @@ impl Room {
         let Some(p) = self.participants.iter_mut().find(|p| p.link == Some(link)) else { return };
         p.link = None;
         p.refresh_at = None;
-        if p.media == MediaState::New {
-            let sid = p.sid.clone();
-            self.metrics.participant_joins.with_label_values(&["livekit", "failed"]).inc();
-            self.remove(now, &sid, DisconnectReason::SignalClose, None);
+        let sid = p.sid.clone();
+        match p.media {
+            MediaState::New => {
+                self.metrics.participant_joins.with_label_values(&["livekit", "failed"]).inc();
+                self.remove(now, &sid, DisconnectReason::SignalClose, None);
+            }
+            MediaState::Closed { .. } => self.remove(now, &sid, DisconnectReason::ClientInitiated, None),
+            MediaState::Up | MediaState::Lost { .. } | MediaState::None => {}
         }
     }
 

@@ -86,6 +86,7 @@ class Client:
     def __init__(self, url, room_name):
         self.url, self.room_name = url, room_name
         self.room = rtc.Room()
+        self.sources = []
         self.events = []
         self.news = asyncio.Event()
         for name in (
@@ -153,4 +154,6 @@ async def people(server):
     enter.room_name = room_name
     yield enter
     for client in clients:
+        for source in client.sources:
+            source.stop()
         await client.room.disconnect()

@@ -21,6 +21,7 @@ class Tone:
         self.task = None
 
     async def publish(self, client):
+        client.sources.append(self)
         publication = await client.me.publish_track(self.track, self.options)
         self.task = asyncio.create_task(self.hum())
         return publication
@@ -34,7 +35,8 @@ class Tone:
             await self.source.capture_frame(rtc.AudioFrame(samples.tobytes(), RATE, 1, FRAME))
 
     def stop(self):
-        self.task.cancel()
+        if self.task:
+            self.task.cancel()
 
 
 class Colour:
@@ -50,6 +52,7 @@ class Colour:
         self.task = None
 
     async def publish(self, client):
+        client.sources.append(self)
         publication = await client.me.publish_track(self.track, self.options)
         self.task = asyncio.create_task(self.look())
         return publication
@@ -62,7 +65,8 @@ class Colour:
             await asyncio.sleep(1 / 15)
 
     def stop(self):
-        self.task.cancel()
+        if self.task:
+            self.task.cancel()
 
 
 async def hears(track, hertz, seconds=1.0, patience=30.0):

@@ -32,8 +32,6 @@ async def test_two_people_hear_and_see_each_other(people):
     )
     assert got == [True] * 4
     await ada.event("local_track_subscribed")
-    for source in sources:
-        source.stop()
 
 
 async def test_who_comes_late_gets_what_is_there(people):
@@ -45,8 +43,6 @@ async def test_who_comes_late_gets_what_is_there(people):
     audio, _, _ = await bob.event("track_subscribed", of_kind(AUDIO))
     video, _, _ = await bob.event("track_subscribed", of_kind(VIDEO))
     assert await asyncio.gather(hears(audio, 600), sees(video, 120)) == [True, True]
-    tone.stop()
-    colour.stop()
 
 
 async def test_mute_is_seen_and_unpublished_tracks_go(people):
@@ -67,7 +63,6 @@ async def test_mute_is_seen_and_unpublished_tracks_go(people):
     await again.publish(ada)
     audio, _, _ = await bob.event("track_subscribed", lambda t, p, _: p.sid != publication.sid)
     assert await hears(audio, 700)
-    again.stop()
 
 
 @pytest.mark.parametrize("reliable", [True, False])
@@ -155,7 +150,6 @@ async def test_who_speaks_is_told(people):
     since = len(bob.events)
     tone.track.mute()
     await bob.event("active_speakers_changed", lambda speakers: speakers == [], since)
-    tone.stop()
 
 
 async def test_a_dropped_socket_is_resumed_without_a_gap_in_sound(people):
@@ -172,7 +166,6 @@ async def test_a_dropped_socket_is_resumed_without_a_gap_in_sound(people):
     await bob.event("data_received", lambda packet: packet.data == b"still here")
     await bob.me.publish_data(b"me too", reliable=True)
     await ada.event("data_received", lambda packet: packet.data == b"me too")
-    tone.stop()
 
 
 async def test_a_full_reconnect_brings_everything_back(people):
@@ -192,8 +185,6 @@ async def test_a_full_reconnect_brings_everything_back(people):
         "bob's track",
     )
     assert await hears(audio, 880)
-    tone.stop()
-    other.stop()
 
 
 async def test_a_vanished_server_side_is_noticed_and_rejoined(people):
@@ -230,7 +221,6 @@ async def test_a_token_that_may_not_publish_or_listen_does_not(people):
         await asyncio.wait_for(Tone(500).publish(mute), PATIENCE_S)
     await asyncio.sleep(1)
     assert not mute.all("track_subscribed")
-    tone.stop()
 
 
 async def test_leaving_is_seen(people):

@@ -167,6 +167,25 @@ fn media_that_is_lost_is_waited_for_then_the_participant_goes() {
 }
 
 #[test]
+fn a_client_that_closes_its_media_may_still_say_why() {
+    let mut story = Story::new();
+    let (ada, bob, eve, watcher) = (story.enter("ada"), story.enter("bob"), story.enter("eve"), story.enter("w"));
+    for client in [&ada, &bob, &eve] {
+        story.event(client, EventKind::Closed { reason: "closed by the client".into() });
+    }
+    assert!(story.look().updates(&watcher).is_empty());
+    story.ask(&ada, Ask::Leave(proto::LeaveRequest::default()));
+    story.hang_up(&bob);
+    let seen = story.look();
+    let reasons: Vec<_> = seen.updates(&watcher).iter().map(|info| info.disconnect_reason()).collect();
+    assert_eq!(reasons, [proto::DisconnectReason::ClientInitiated; 2]);
+    let again = story.resume(&eve, "eve");
+    assert_eq!(story.look().leave(&again).map(|l| l.1), Some(Action::Reconnect), "without media there is no resume");
+    story.wait(Duration::from_secs(2));
+    assert_eq!(story.look().leave(&eve).map(|l| l.1), Some(Action::Reconnect));
+}
+
+#[test]
 fn a_room_closes_when_nobody_comes_and_when_all_have_left() {
     let mut story = Story::new();
     story.wait(Duration::from_secs(299));
