@@ -43,33 +43,58 @@ def wait_until_up(url, process, log):
     pytest.fail(f"the server did not come up:\n{log.read_text()[-4000:]}")
 
 
-@pytest.fixture(scope="session")
-def server():
-    """The base address, ws://…"""
-    if url := os.environ.get("VIVA_URL"):
-        yield url
-        return
-    binary = os.environ.get("VIVA_BIN") or str(ROOT / "target/debug/viva")
-    port = free_port(socket.SOCK_STREAM)
-    with tempfile.TemporaryDirectory() as folder:
-        env = os.environ | {
-            "VIVA_SERVER__HTTP_LISTEN": f"127.0.0.1:{port}",
+class Server:
+    """Viva on free ports, with a folder of its own for what it keeps. Can be stopped and started again."""
+
+    def __init__(self, folder):
+        self.binary = os.environ.get("VIVA_BIN") or str(ROOT / "target/debug/viva")
+        self.port = free_port(socket.SOCK_STREAM)
+        self.url = f"ws://127.0.0.1:{self.port}"
+        self.log = pathlib.Path(folder) / "log"
+        self.env = os.environ | {
+            "VIVA_SERVER__HTTP_LISTEN": f"127.0.0.1:{self.port}",
             "VIVA_RTC__WORKERS": "1",
             "VIVA_RTC__UDP_PORT_BASE": str(free_port(socket.SOCK_DGRAM)),
             "VIVA_STORE__URL": f"sqlite://{folder}/viva.db",
         }
-        log = pathlib.Path(folder) / "log"
-        with log.open("w") as out:
-            process = subprocess.Popen([binary, "serve", "--dev"], cwd=ROOT, env=env, stdout=out, stderr=out)
+        self.process = None
+
+    def start(self):
+        with self.log.open("a") as out:
+            command = [self.binary, "serve", "--dev"]
+            self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=out, stderr=out)
+        wait_until_up(f"http://127.0.0.1:{self.port}/", self.process, self.log)
+
+    def stop(self):
+        self.process.terminate()
         try:
-            wait_until_up(f"http://127.0.0.1:{port}/", process, log)
-            yield f"ws://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def own_server():
+    """A server that the test may take down."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(folder)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The base address of the server that all tests share, ws://…"""
+    if url := os.environ.get("VIVA_URL"):
+        yield url
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(folder)
+        server.start()
+        yield server.url
+        server.stop()
 
 
 def token(identity, room, secret=SECRET, attributes=None, **grants):

@@ -1,11 +1,12 @@
 """The Python SDK `livekit`, unmodified: a client that nobody here wrote."""
 
 import asyncio
+import os
 
 import pytest
 from livekit import rtc
 
-from conftest import PATIENCE_S
+from conftest import PATIENCE_S, Client
 from media import Colour, Tone, hears, sees
 
 AUDIO, VIDEO = rtc.TrackKind.KIND_AUDIO, rtc.TrackKind.KIND_VIDEO
@@ -228,3 +229,22 @@ async def test_leaving_is_seen(people):
     await ada.room.disconnect()
     (who,) = await bob.event("participant_disconnected")
     assert who.identity == "ada"
+
+
+@pytest.mark.skipif("VIVA_URL" in os.environ, reason="the server is not ours to restart")
+async def test_a_restarted_server_is_joined_again(own_server):
+    ada = await Client(own_server.url, "restart").connect("ada")
+    bob = await Client(own_server.url, "restart").connect("bob")
+    await Tone(440).publish(ada)
+    await bob.event("track_subscribed")
+    since_ada, since_bob = len(ada.events), len(bob.events)
+    await asyncio.to_thread(own_server.stop)
+    await asyncio.to_thread(own_server.start)
+    await ada.event("reconnected", since=since_ada)
+    await bob.event("reconnected", since=since_bob)
+    audio, _, _ = await bob.event("track_subscribed", of_kind(AUDIO), since_bob)
+    assert await hears(audio, 440)
+    for client in (ada, bob):
+        for source in client.sources:
+            source.stop()
+        await client.room.disconnect()
