@@ -31,12 +31,19 @@ export function Choice<T extends string>({
               name={name}
               value={option.value}
               checked={value === option.value}
+              // The name alone; the detail is read after it.
+              aria-labelledby={`${name}-${option.value}`}
+              aria-describedby={option.detail ? `${name}-${option.value}-detail` : undefined}
               aria-invalid={error ? true : undefined}
               onChange={() => onChange(option.value)}
             />
             <span>
-              <span className="card-label">{option.label}</span>
-              {option.detail && <span className="card-detail">{option.detail}</span>}
+              <span className="card-label" id={`${name}-${option.value}`}>{option.label}</span>
+              {option.detail && (
+                <span className="card-detail" id={`${name}-${option.value}-detail`}>
+                  {option.detail}
+                </span>
+              )}
             </span>
           </label>
         ))}

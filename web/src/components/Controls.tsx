@@ -1,11 +1,5 @@
-import type { MouseEvent, ReactNode } from 'react';
+import type { ReactNode } from 'react';
 import { Icon, type IconName } from './Icon';
-
-/** A press by mouse leaves no focus behind: Space shall go on to mean "I'm done". */
-const press = (act: () => void) => (event: MouseEvent<HTMLButtonElement>) => {
-  if (event.detail > 0) event.currentTarget.blur();
-  act();
-};
 
 function Control({
   icon,
@@ -36,7 +30,7 @@ function Control({
       aria-keyshortcuts={keyHint}
       title={keyHint ? `${label} (${keyHint})` : label}
       disabled={disabled}
-      onClick={press(onPress)}
+      onClick={onPress}
     >
       <Icon name={icon} />
       {children}

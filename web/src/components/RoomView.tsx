@@ -1,6 +1,6 @@
 // The room: who is here, what is asked, what is said, and one row of controls.
 import { useLocalParticipant, useStartAudio } from '@livekit/components-react';
-import { useCallback, useEffect, useRef, useState } from 'react';
+import { useCallback, useEffect, useRef, useState, type MouseEvent } from 'react';
 import { api } from '../api';
 import { ringState, type Progress } from '../interviewer';
 import { setPrefs, usePrefs } from '../prefs';
@@ -28,6 +28,15 @@ import { ThemeSwitch } from './ThemeSwitch';
 const WORD_MS = 5000;
 /** After the interviewer has left and nobody else is here, the transcript opens by itself. */
 const CLOSE_AFTER_MS = 4000;
+
+/**
+ * A press by mouse or finger leaves no focus behind: Space shall go on to mean "I'm done", not that button again.
+ * `detail` is 0 where the keyboard pressed.
+ */
+function leaveNoFocus(event: MouseEvent) {
+  if (event.detail === 0 || !(event.target instanceof Element) || event.target.closest('dialog')) return;
+  event.target.closest('button')?.blur();
+}
 
 type Panel = 'consent' | 'more' | 'invite';
 
@@ -114,7 +123,7 @@ export function RoomView({ call, handle }: { call: Call; handle: CallHandle }) {
     id === call.identity ? `${call.name} · you` : (names.current.get(id) ?? 'Guest');
 
   return (
-    <div className="room" data-testid="room" data-status={status}>
+    <div className="room" data-testid="room" data-status={status} onClickCapture={leaveNoFocus}>
       <header className="room-head">
         <h1 className="room-title">{call.planTitle}</h1>
         <Badges consents={consents} known={known} onOpen={() => setPanel('consent')} />
