@@ -1,0 +1,210 @@
+//! The program as it is started from a shell: what it says and its exit code.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use viva::auth::ApiKeys;
+
+/// Far longer than a start takes, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `viva` in the repository's root, without whatever this shell has set for it.
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_viva"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("VIVA_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn viva(args: &[&str]) -> Output {
+    command(args).output().expect("starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Checks that it refused with this exit code, without a backtrace, and returns what it said.
+fn refused(output: &Output, code: i32) -> String {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains("viva: ") && !said.contains("panicked") && !said.contains("backtrace"), "{said}");
+    said
+}
+
+/// A folder with nothing but room for data, and options that keep a server to it and to free ports.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn serve(&self, more: &[&str]) -> Vec<String> {
+        let store = format!("store.url=sqlite://{}", self.path().join("viva.db").display());
+        let models = format!("models.dir={}", self.path().display());
+        let mut args: Vec<String> = ["serve", "--dev", "--listen", "127.0.0.1:0", "--udp-port-base", "0"]
+            .into_iter()
+            .chain(["--set", &store, "--set", &models, "--set", "speech.tts.provider=espeak"])
+            .map(str::to_owned)
+            .collect();
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        args
+    }
+
+    fn refused(&self, more: &[&str], code: i32) -> String {
+        let args = self.serve(more);
+        refused(&viva(&args.iter().map(String::as_str).collect::<Vec<_>>()), code)
+    }
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_line_and_the_nearest_one() {
+    let place = Place::new();
+    let file = place.path().join("viva.yaml");
+    std::fs::write(&file, "server:\n  http_listen: 127.0.0.1:1\nrtc:\n  upd_port_base: 7000\n  workers: many\n")
+        .expect("writable");
+    let said = refused(&viva(&["check-config", "--config", &file.display().to_string()]), 2);
+    assert!(said.contains("2 mistakes"), "{said}");
+    assert!(
+        said.contains("viva.yaml:4: `rtc.upd_port_base` is not a known key; did you mean `rtc.udp_port_base`?"),
+        "{said}"
+    );
+    assert!(said.contains("viva.yaml:5: `rtc.workers`"), "{said}");
+}
+
+#[test]
+fn the_environment_is_checked_too() {
+    let output = command(&["check-config"]).env("VIVA_SERVER__HTTP_LISEN", "x").output().expect("starts");
+    let said = refused(&output, 2);
+    assert!(said.contains("VIVA_SERVER__HTTP_LISEN") && said.contains("`server.http_listen`"), "{said}");
+}
+
+#[test]
+fn a_good_configuration_is_printed_without_secrets() {
+    let output =
+        command(&["check-config", "--dev"]).env("VIVA_INTERVIEW__LLM__API_KEY", "hush").output().expect("starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert!(printed.contains("udp_port_base: 7882") && printed.contains("devkey: '***'"), "{printed}");
+    assert!(!printed.contains("hush"));
+    assert!(text(&output.stderr).contains("valid"));
+}
+
+#[test]
+fn plans_are_checked_with_the_configuration() {
+    let place = Place::new();
+    std::fs::write(place.path().join("broken.yaml"), "title: Half a plan\nminuts: 5\n").expect("writable");
+    let plans = format!("interview.plans_dir={}", place.path().display());
+    let said = refused(&viva(&["check-config", "--set", &plans]), 2);
+    assert!(said.contains("broken.yaml") && said.contains("`minutes`"), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_way_out() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    let said = place.refused(&["--set", &format!("server.metrics_listen={address}")], 1);
+    assert!(
+        said.contains(&format!("port {} is in use", address.port())) && said.contains("--metrics-listen"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_media_port_in_use_is_told_with_the_way_out() {
+    let place = Place::new();
+    let taken = UdpSocket::bind("0.0.0.0:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port();
+    let said = place.refused(&["--set", &format!("rtc.udp_port_base={port}"), "--set", "rtc.workers=1"], 1);
+    assert!(said.contains(&port.to_string()) && said.contains("rtc.udp_port_base"), "{said}");
+}
+
+#[test]
+fn a_missing_model_is_told_with_the_way_out() {
+    let place = Place::new();
+    let said = place.refused(&["--set", "speech.stt.provider=whisper"], 1);
+    assert!(said.contains("speech.stt.model") && said.contains("viva models pull"), "{said}");
+}
+
+#[test]
+fn a_database_that_cannot_be_made_is_told_with_the_way_out() {
+    let place = Place::new();
+    let said = place.refused(&["--set", "store.url=sqlite:///dev/null/viva.db"], 1);
+    assert!(said.contains("store.url"), "{said}");
+}
+
+#[test]
+fn a_server_without_keys_does_not_start() {
+    let said = refused(&viva(&["serve"]), 2);
+    assert!(said.contains("auth.keys") && said.contains("--dev"), "{said}");
+}
+
+#[test]
+fn a_minted_token_is_what_the_server_takes() {
+    let args = ["token", "--dev", "--identity", "ada", "--name", "Ada", "--room", "demo", "--role", "interviewee"];
+    let output = viva(&[&args[..], &["--consent", "ai_interviewer", "--grant", "canPublish=false"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let claims = ApiKeys::dev().verify(text(&output.stdout).trim()).expect("is ours");
+    assert_eq!(claims.grants.joins().as_ref().map(|room| room.as_str()), Some("demo"));
+    assert!(!claims.grants.can_publish());
+    assert_eq!(claims.attributes["viva.role"], "interviewee");
+    assert_eq!(claims.attributes["viva.consent"], "ai_interviewer");
+    assert!(refused(&viva(&["token", "--dev", "--room", "demo"]), 2).contains("--identity"));
+}
+
+/// One request on a connection of its own: the answer's first line and body, or `None` where nobody listens.
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Ends a server that a failed test left running.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_server_gets_ready_and_ends_on_sigterm_within_its_grace() {
+    let place = Place::new();
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+    let listen = format!("server.http_listen=127.0.0.1:{port}");
+    let args = place.serve(&["--set", &listen, "--set", "server.shutdown_grace_secs=5"]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut running = Running(command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts"));
+    let begun = Instant::now();
+    while !get(port, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+        assert!(begun.elapsed() < PATIENCE, "it does not get ready");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    let pid = i32::try_from(running.0.id()).expect("fits");
+    // SAFETY: a signal to our own child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+    let status = running.0.wait().expect("ends");
+    assert!(status.success(), "{status}");
+    let mut banner = String::new();
+    running.0.stdout.take().expect("piped").read_to_string(&mut banner).expect("text");
+    for part in [&format!("http://localhost:{port}"), "Hears", "Speaks", "devkey"] {
+        assert!(banner.contains(part), "{banner}");
+    }
+}
