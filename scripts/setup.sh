@@ -57,23 +57,17 @@ rust() {
 	at_least "$(cargo --version | cut -d' ' -f2)" "$RUST_MIN" || die "Rust $RUST_MIN or newer is needed, and $(cargo --version) was found first on the PATH. Remove the older one or put ~/.cargo/bin first."
 }
 
-# The library that Piper voices run on; without it the voice falls back to espeak-ng, so this may fail when only running.
+# Installs a list of Python packages into .venv, where the list has changed since.
 python_packages() {
-	local requirements=(scripts/requirements.txt) sum
-	[ "$TEST" = 1 ] && [ -f tests/interop/requirements.txt ] && requirements+=(tests/interop/requirements.txt)
-	sum=$(checksum "${requirements[@]}")
-	stamped .venv/.viva-packages "$sum" && return
-	say "Installing the ONNX Runtime library$([ "$TEST" = 1 ] && echo ' and the tests'"'"' Python packages') into .venv"
-	local args=() file
-	for file in "${requirements[@]}"; do args+=(-r "$file"); done
-	[ -x .venv/bin/python ] || python3 -m venv .venv
-	if .venv/bin/python -m pip install --disable-pip-version-check -q "${args[@]}"; then
-		echo "$sum" >.venv/.viva-packages
-	elif [ "$TEST" = 1 ]; then
-		die "pip could not install ${requirements[*]}"
-	else
-		note "pip could not install it; the interviewer will speak with espeak-ng instead of Piper"
-	fi
+	local requirements=$1 stamp sum
+	[ -f "$requirements" ] || return 0
+	stamp=.venv/.viva-$(tr / - <<<"$requirements")
+	sum=$(checksum "$requirements")
+	stamped "$stamp" "$sum" && return
+	say "Installing the Python packages of $requirements into .venv"
+	[ -x .venv/bin/python ] || python3 -m venv .venv || return
+	.venv/bin/python -m pip install --disable-pip-version-check -q -r "$requirements" || return
+	echo "$sum" >"$stamp"
 }
 
 # npm ci in $1, where its lock file has changed since.
@@ -89,7 +83,13 @@ node_packages() {
 
 system_packages
 rust
-python_packages
+if ! python_packages scripts/requirements.txt; then
+	[ "$TEST" = 0 ] || die "pip could not install scripts/requirements.txt"
+	note "pip could not install the ONNX Runtime library; the interviewer will speak with espeak-ng instead of Piper"
+fi
 node_packages web
-[ "$TEST" = 1 ] && node_packages tests/e2e
+if [ "$TEST" = 1 ]; then
+	python_packages tests/interop/requirements.txt || die "pip could not install tests/interop/requirements.txt"
+	node_packages tests/e2e
+fi
 say "Everything that Viva needs is installed"

@@ -3,6 +3,7 @@
 //! 0: done. 1: it could not start, or stopped because of a fault. 2: the command line or the configuration is wrong.
 //! Errors go to standard error as one sentence that says what to do; what was asked for goes to standard output.
 
+mod models;
 mod token;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -34,7 +35,9 @@ enum Command {
     /// Run the server.
     Serve(ConfigArgs),
     /// Mint an access token and print it.
-    Token(token::TokenArgs),
+    Token(Box<token::TokenArgs>),
+    /// List, fetch and check the models for recognition and voice.
+    Models(models::ModelsArgs),
     /// Check the configuration, the plans and the personas; print what is in force, secrets hidden.
     CheckConfig(ConfigArgs),
 }
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => args.load().and_then(|(config, _)| server::run(config, args.dev)),
         Command::Token(args) => token::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::CheckConfig(args) => check_config(&args),
     };
     match done {

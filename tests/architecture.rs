@@ -107,7 +107,7 @@ fn is_test_file(path: &Path) -> bool {
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).expect("readable");
     let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    text.lines().map(|line| without_comment(line)).collect::<Vec<_>>().join("\n")
+    text.lines().map(without_comment).collect::<Vec<_>>().join("\n")
 }
 
 fn without_comment(line: &str) -> &str {

@@ -208,3 +208,21 @@ fn a_server_gets_ready_and_ends_on_sigterm_within_its_grace() {
         assert!(banner.contains(part), "{banner}");
     }
 }
+
+#[test]
+fn models_are_listed_and_an_unreachable_source_is_told_in_one_line() {
+    let place = Place::new();
+    let dir = place.path().display().to_string();
+    let listed = viva(&["models", "list", "--models-dir", &dir]);
+    assert!(listed.status.success() && text(&listed.stdout).contains("not here"), "{}", text(&listed.stdout));
+    assert!(text(&viva(&["models", "verify", "--models-dir", &dir]).stdout).contains("no models"));
+    // Port 9 is `discard`: nobody listens there.
+    let begun = Instant::now();
+    let output = viva(&["models", "pull", "--models-dir", &dir, "--set", "models.base_url=http://127.0.0.1:9"]);
+    let said = refused(&output, 1);
+    assert_eq!(said.trim().lines().count(), 1, "{said}");
+    assert!(said.contains("viva models pull") && begun.elapsed() < Duration::from_secs(20), "{said}");
+    assert!(
+        refused(&viva(&["models", "pull", "whisper-gigantic", "--models-dir", &dir]), 1).contains("whisper-gigantic")
+    );
+}

@@ -83,17 +83,11 @@ impl Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let metrics = Arc::new(Metrics::new());
         let keys = Arc::new(ApiKeys::dev());
-        let rtc = worker::Config {
-            workers: 1,
-            udp_port_base: 0,
-            advertise_ips: vec![[127, 0, 0, 1].into()],
-            ..worker::Config::default()
-        };
+        let rtc = worker::Config { workers: 1, udp_port_base: 0, advertise_ips: vec![[127, 0, 0, 1].into()] };
         let workers = worker::start(&rtc, metrics.clone()).expect("a free port");
         let rooms = Rooms::new(rooms::Config::default(), workers, metrics.clone());
         let url = format!("sqlite://{}", folder.path().join("viva.db").display());
-        let store =
-            Store::open(&store::Config { url, ..store::Config::default() }, metrics.clone()).await.expect("opens");
+        let store = Store::open(&store::Config { url }, metrics.clone()).await.expect("opens");
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let config = interview::Config {
             plans_dir: root.join("config/plans"),

@@ -110,7 +110,7 @@ impl<T: Default + Serialize + DeserializeOwned> Layers<T> {
                 let open = matches!(self.kind(&path), Kind::Value);
                 path.push(if open { part.to_owned() } else { part.to_lowercase() });
             }
-            match self.from_file(&path, &text) {
+            match self.text_in_file(&path, &text) {
                 Some(Ok((path, text))) => self.text(&path, &text, name),
                 Some(Err(message)) => self.problem(name, &path, message),
                 None => self.text(&path, &text, name),
@@ -129,7 +129,7 @@ impl<T: Default + Serialize + DeserializeOwned> Layers<T> {
     }
 
     /// The value of `…_FILE` variables: the content of the file, without the line end.
-    fn from_file(&self, path: &[String], file: &str) -> Option<Result<(Vec<String>, String), String>> {
+    fn text_in_file(&self, path: &[String], file: &str) -> Option<Result<(Vec<String>, String), String>> {
         let stem = path.last()?.strip_suffix(FILE_SUFFIX)?;
         let mut target = path[..path.len() - 1].to_vec();
         target.push(stem.to_owned());

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::layers::Layers;
 pub use self::layers::{Origins, Problem};
-use crate::{auth, interview, rooms, speech, store, worker};
+use crate::{auth, interview, models, rooms, speech, store, worker};
 
 /// Read where no `--config` is given, if it is there.
 pub const DEFAULT_FILE: &str = "config/server.yaml";
@@ -89,7 +89,7 @@ pub struct ModelsConfig {
 
 impl Default for ModelsConfig {
     fn default() -> Self {
-        Self { dir: "models".into(), base_url: "https://huggingface.co".into() }
+        Self { dir: "models".into(), base_url: models::BASE_URL.into() }
     }
 }
 
