@@ -121,7 +121,7 @@ fn a_client_on_loopback_connects_and_hears_an_injected_voice() {
     let give_up = Instant::now() + PATIENCE;
     while !metrics.render().contains("viva_sfu_injected_packets_total 50") {
         assert!(Instant::now() < give_up, "{}", metrics.render());
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::park_timeout(Duration::from_millis(50));
     }
     assert!(metrics.render().contains("viva_sfu_packets_total{direction=\"out\",kind=\"audio\"} 50"));
 }

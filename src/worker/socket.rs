@@ -210,7 +210,7 @@ mod tests {
             if received.len() == 3 {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
         assert_eq!(received, [100, 100, 50]);
     }
