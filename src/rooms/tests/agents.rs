@@ -19,7 +19,7 @@ fn the_agent_is_a_participant_that_speaks_for_itself_and_for_others() {
         story.room.data_from_agent(story.now, &agent, packet);
         let seen = story.look();
         let (to, packet) = &seen.data()[0];
-        assert_eq!(to, &[ada.sid.clone()]);
+        assert_eq!(to, std::slice::from_ref(&ada.sid));
         assert_eq!(packet.participant_identity, wanted);
         assert_eq!(packet.participant_sid, agent.as_str());
         assert!(packet.sequence > 0);

@@ -20,7 +20,7 @@ fn data_is_stamped_routed_and_taken_once() {
     let mut secret = user_packet("psst", 2);
     secret.destination_identities = vec!["eve".into()];
     story.send(&ada, DataChannel::Reliable, &secret);
-    assert_eq!(story.look().data()[0].0, [eve.sid.clone()]);
+    assert_eq!(story.look().data()[0].0, std::slice::from_ref(&eve.sid));
     story.send(&ada, DataChannel::Lossy, &user_packet("lossy", 0));
     story.send(&ada, DataChannel::Lossy, &user_packet("lossy", 0));
     assert_eq!(story.look().data().len(), 2);
