@@ -20,8 +20,8 @@ const FRAME: usize = 256;
 const WINDOW: usize = 80;
 /// The end of a stretch needs the probability to fall below `threshold` minus this: no flutter at the edge.
 const HYSTERESIS: f32 = 0.15;
-/// Root mean square (full scale 1) below which a window is never audible: -52 dBFS, the hiss of a quiet microphone.
-const AUDIBLE_FLOOR: f32 = 0.0025;
+/// Root mean square (full scale 1) below which a window is never audible: -58 dBFS, the hiss of a good microphone.
+const AUDIBLE_FLOOR: f32 = 0.0012;
 /// A window is audible only if it is not further below the stretch's loudest window than this factor (-34 dB): what is
 /// softer is the room's echo.
 const AUDIBLE_BELOW_PEAK: f32 = 0.02;
@@ -35,6 +35,9 @@ const ONSET_LOOK_BACK: Duration = Duration::from_millis(160);
 const ONSET_GAP_WINDOWS: usize = 10;
 /// How fast the background estimate rises, per window: doubles in about 1.5 s of steady noise. It falls at once.
 const NOISE_RISE: f32 = 1.0023;
+/// ... and in the first 2 s, when nothing is known of the room yet.
+const NOISE_RISE_AT_FIRST: f32 = 1.03;
+const AT_FIRST_SAMPLES: u64 = SPEECH_HZ as u64 * 2;
 /// Audio that the network must have seen before it is trusted: its first frames stand on an empty past.
 const WARM_UP_FRAMES: u32 = 2;
 
@@ -157,10 +160,11 @@ impl Vad {
     /// Splits a packet into windows of 5 ms and gives each its level and time.
     fn measure(&mut self, samples: &[i16], arrived: Instant) {
         let total = samples.len();
+        let rise = if self.taken < AT_FIRST_SAMPLES { NOISE_RISE_AT_FIRST } else { NOISE_RISE };
         for (i, window) in samples.chunks(WINDOW).enumerate() {
             let end = i * WINDOW + window.len();
             let level = rms(window);
-            self.noise = if level < self.noise { level } else { self.noise * NOISE_RISE }.max(AUDIBLE_FLOOR / 4.0);
+            self.noise = if level < self.noise { level } else { self.noise * rise }.max(AUDIBLE_FLOOR / 4.0);
             if self.windows.len() == WINDOWS_KEPT {
                 self.windows.pop_front();
             }

@@ -141,6 +141,42 @@ fn check_order(events: &[SpeechEvent], segments: u64) {
     assert_eq!(finals(events).len() as u64, segments);
 }
 
+/// How far the onset and the end that the listener finds are from the true ones, in ms, and how many stretches it hears.
+async fn placed(speech: &[i16], hiss: i32) -> (f64, f64, usize) {
+    let (tap, reader) = tap(500);
+    let events = spawn(reader, None, config(), Arc::new(Metrics::new()));
+    let mut audio = silence(2000);
+    let (first, last) = (audio.len(), audio.len() + speech.len() - 1);
+    audio.extend(speech);
+    audio.extend(silence(1500));
+    let mut state = 1u32;
+    for sample in &mut audio {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *sample = sample.saturating_add(((state >> 16) as i32 % (2 * hiss + 1) - hiss) as i16);
+    }
+    let arrivals = send(&tap, &mut 0, &audio, |_| false).await;
+    drop(tap);
+    let (mut begin, mut end, mut stretches) = (None, None, 0);
+    for event in all(events).await {
+        match event {
+            SpeechEvent::Started { at, .. } => {
+                stretches += 1;
+                begin = begin.or(Some(at));
+            }
+            SpeechEvent::Ended { last_speech, .. } => end = Some(last_speech),
+            _ => {}
+        }
+    }
+    let off = |found: Instant, sample: usize| {
+        // A packet's middle is at its arrival.
+        let place = Duration::from_micros((sample % PACKET_SAMPLES) as u64 * 1000 / 48);
+        let packet = arrivals[sample / PACKET_SAMPLES] + place - PACKET_DURATION / 2;
+        found.saturating_duration_since(packet).as_secs_f64() * 1000.0
+            - packet.saturating_duration_since(found).as_secs_f64() * 1000.0
+    };
+    (off(begin.expect("speech"), first), off(end.expect("speech"), last), stretches)
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_last_speech_is_placed_exactly_and_the_onset_nearly() {
     let sentences = [
@@ -152,36 +188,20 @@ async fn the_last_speech_is_placed_exactly_and_the_onset_nearly() {
         "The cache was wrong, so we threw it out",
     ];
     for text in sentences {
-        let (tap, reader) = tap(500);
-        let events = spawn(reader, None, config(), Arc::new(Metrics::new()));
         let speech = spoken(text);
-        let mut audio = silence(1000);
-        let (first, last) = (audio.len(), audio.len() + speech.len() - 1);
-        audio.extend(speech);
-        audio.extend(silence(1500));
-        let arrivals = send(&tap, &mut 0, &audio, |_| false).await;
-        drop(tap);
-        let events = all(events).await;
-        let (mut begin, mut end) = (None, None);
-        for event in &events {
-            match event {
-                SpeechEvent::Started { at, .. } => begin = begin.or(Some(*at)),
-                SpeechEvent::Ended { last_speech, .. } => end = Some(*last_speech),
-                _ => {}
-            }
-        }
-        let off = |found: Instant, sample: usize| {
-            // A packet's middle is at its arrival.
-            let place = Duration::from_micros((sample % PACKET_SAMPLES) as u64 * 1000 / 48);
-            let packet = arrivals[sample / PACKET_SAMPLES] + place - PACKET_DURATION / 2;
-            found.saturating_duration_since(packet).as_secs_f64() * 1000.0
-                - packet.saturating_duration_since(found).as_secs_f64() * 1000.0
-        };
-        let (begin, end) = (off(begin.expect(text), first), off(end.expect(text), last));
+        let (begin, end, _) = placed(&speech, 0).await;
         println!("{text}: onset {begin:+.1} ms, end {end:+.1} ms");
         // The codec itself delays by 6.5 ms.
         assert!((-4.0..=16.0).contains(&end), "{text}: end off by {end} ms");
         assert!((-20.0..=70.0).contains(&begin), "{text}: onset off by {begin} ms");
+        // A quiet voice, and a noisy room (about 25 and 15 dB below the voice): the softest sounds go under.
+        let quiet: Vec<i16> = speech.iter().map(|s| s / 8).collect();
+        for (name, speech, hiss) in [("quiet", &quiet, 0), ("hiss", &speech, 250), ("noise", &speech, 800)] {
+            let (begin, end, stretches) = placed(speech, hiss).await;
+            println!("  {name}: onset {begin:+.1} ms, end {end:+.1} ms, {stretches} stretches");
+            assert!((-90.0..=30.0).contains(&end), "{text}, {name}: end off by {end} ms");
+            assert!((-60.0..=120.0).contains(&begin), "{text}, {name}: onset off by {begin} ms");
+        }
     }
 }
 
