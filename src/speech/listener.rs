@@ -130,7 +130,7 @@ struct Listener {
     segments: u64,
     open: Option<Segment>,
     pending: JoinSet<()>,
-    /// What of the tap's and the ear's drops was counted already.
+    /// What of the ear's drops was counted already.
     counted: u64,
 }
 
@@ -185,7 +185,7 @@ impl Listener {
                 packet = reader.read() => match packet {
                     Some(packet) => {
                         let done = self.handle_packet(packet).await;
-                        self.count_drops(reader.dropped());
+                        self.count_drops();
                         done
                     }
                     None => break,
@@ -323,9 +323,10 @@ impl Listener {
         self.events.send(event).await.map_err(|_| Gone)
     }
 
-    fn count_drops(&mut self, tap: u64) {
+    /// What the tap itself dropped is counted by the media worker.
+    fn count_drops(&mut self) {
         let stats = self.ear.stats();
-        let total = tap + stats.late + stats.malformed;
+        let total = stats.late + stats.malformed;
         if total > self.counted {
             self.metrics.tap_packets_dropped.with_label_values(&["speech"]).inc_by(total - self.counted);
             self.counted = total;
