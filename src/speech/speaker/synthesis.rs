@@ -116,7 +116,12 @@ impl Synthesiser {
             }
             while let Some((frame, audible)) = frames.next(last) {
                 match self.encode(&frame) {
-                    Ok(payload) => out.send(ItemKind::Frame { payload, audible }).await?,
+                    Ok(payload) => {
+                        out.send(ItemKind::Frame { payload, audible }).await?;
+                        // The player was woken on this thread: without a pause the first frame would wait there until
+                        // the whole chunk is encoded, with a long chunk for tens of milliseconds.
+                        tokio::task::yield_now().await;
+                    }
                     Err(error) => {
                         self.failed(self.tts.name(), "malformed", &error.to_string());
                         return Ok(false);
