@@ -184,10 +184,10 @@ impl Conversation {
             }
             TurnEvent::Committed(utterance) => self.handle_committed(utterance),
             TurnEvent::Discarded => {
-                if self.phase == Phase::Listening {
-                    if let Some(cause) = self.owed.take() {
-                        self.reply(cause);
-                    }
+                if self.phase == Phase::Listening
+                    && let Some(cause) = self.owed.take()
+                {
+                    self.reply(cause);
                 }
             }
             TurnEvent::Held(held) => {
@@ -258,7 +258,7 @@ impl Conversation {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.poll_timeout().is_some_and(|at| now >= at) {
+        if self.poll_timeout().is_none_or(|at| now < at) {
             return;
         }
         if self.nudged {

@@ -305,10 +305,10 @@ impl Interviews {
                 source: source.to_owned(),
                 done,
             };
-            if live.commands.send(command).await.is_ok() {
-                if let Ok(result) = result.await {
-                    return Ok(result?);
-                }
+            if live.commands.send(command).await.is_ok()
+                && let Ok(result) = result.await
+            {
+                return Ok(result?);
             }
         }
         // Nobody listens any more, or not yet; the decision is on record all the same.

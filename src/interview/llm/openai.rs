@@ -6,6 +6,7 @@ use async_openai::{
     Client,
     config::OpenAIConfig,
     error::OpenAIError,
+    middleware::ReqwestService,
     types::chat::{
         ChatCompletionRequestAssistantMessage, ChatCompletionRequestMessage, ChatCompletionRequestSystemMessage,
         ChatCompletionRequestUserMessage, CreateChatCompletionRequest,
@@ -58,8 +59,8 @@ impl OpenAi {
         let openai =
             OpenAIConfig::new().with_api_base(config.url.trim_end_matches('/')).with_api_key(config.api_key.expose());
         Ok(Self {
-            // No retries: the scripted words are ready at once, a second try is not.
-            client: Arc::new(Client::with_config(openai).with_http_client(http)),
+            // The plain service, without the crate's retries: the scripted words are ready at once, a second try is not.
+            client: Arc::new(Client::with_config(openai).with_http_service(ReqwestService::new(http))),
             model: config.model.clone(),
             first_token: Duration::from_millis(config.timeout_ms),
             total: Duration::from_millis(config.total_timeout_ms),

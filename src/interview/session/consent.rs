@@ -83,6 +83,9 @@ impl<P: RoomPort> Session<P> {
             }
         };
         self.people.load_consents(&person.identity, &records);
+        if self.people.consents(&person.identity).listening {
+            self.allow_tap(&person.identity, true).await;
+        }
         let by_token = person.attributes.get(CONSENT_ATTRIBUTE).map(|a| people::token_purposes(a)).unwrap_or_default();
         for purpose in by_token {
             // The token speaks for the first join; a later decision is not undone by joining again.
@@ -92,9 +95,6 @@ impl<P: RoomPort> Session<P> {
             if let Err(error) = self.decide_consent(&person.identity, purpose, true, notice::VERSION, "token").await {
                 tracing::error!(interview = %id, %error, "a consent cannot be stored: it does not count");
             }
-        }
-        if self.people.consents(&person.identity).listening {
-            self.allow_tap(&person.identity, true).await;
         }
     }
 }

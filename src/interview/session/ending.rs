@@ -29,14 +29,13 @@ impl<P: RoomPort> Session<P> {
         self.hear_out().await;
         let at = now();
         self.record.finish(&self.setup.store, at).await;
-        let live = self.record.started().is_some();
+        if self.record.started().is_some() {
+            self.setup.metrics.interviews_active.dec();
+        }
         match ending {
             Some(Ending::Over(reason, waiting)) => self.tell_end(reason, waiting).await,
             // The interview goes on when the server is back.
             Some(Ending::Shutdown) | None => {}
-        }
-        if live {
-            self.setup.metrics.interviews_active.dec();
         }
         self.setup.port.leave().await;
     }

@@ -424,10 +424,10 @@ impl<P: RoomPort> Session<P> {
         self.settle();
         self.write_record().await;
         self.close_caption(number, reply.caption, &reply.said, &heard, reply.started.is_some() || reply.stopped).await;
-        if let Act::Close { why } = reply.act {
-            if reply.started.is_some() || !reply.stopped {
-                self.end(if why == CloseWhy::TimeUp { EndReason::TimeUp } else { EndReason::Completed }, None);
-            }
+        if let Act::Close { why } = reply.act
+            && (reply.started.is_some() || !reply.stopped)
+        {
+            self.end(if why == CloseWhy::TimeUp { EndReason::TimeUp } else { EndReason::Completed }, None);
         }
     }
 

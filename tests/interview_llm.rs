@@ -1,0 +1,209 @@
+//! The client of language models against a local endpoint that speaks the wire format, well and badly.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use viva::{
+    interview::{
+        LlmConfig, LlmKind,
+        llm::{self, LlmProvider, Prompt, PromptRole},
+    },
+    model::Personal,
+    speech::{ProviderError, ProviderErrorKind},
+};
+
+#[derive(Clone)]
+struct Endpoint {
+    mode: &'static str,
+    requests: Arc<AtomicUsize>,
+    /// Counts the bodies that were dropped, as a closed connection does.
+    dropped: mpsc::UnboundedSender<()>,
+    asked: mpsc::UnboundedSender<(HeaderMap, Value)>,
+}
+
+fn chunk(content: Option<&str>, finish: Option<&str>) -> String {
+    let delta = content.map_or(json!({}), |c| json!({ "content": c }));
+    let chunk = json!({
+        "id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }],
+    });
+    format!("data: {chunk}\n\n")
+}
+
+/// Tells when it is dropped.
+struct Told(mpsc::UnboundedSender<()>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+async fn complete(State(endpoint): State<Endpoint>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    endpoint.requests.fetch_add(1, Ordering::SeqCst);
+    let _ = endpoint.asked.send((headers, body));
+    let events: Vec<String> = match endpoint.mode {
+        "ok" => vec![
+            chunk(Some(""), None),
+            chunk(Some("Thank you."), None),
+            chunk(Some(" What next?"), None),
+            chunk(None, Some("stop")),
+            "data: [DONE]\n\n".into(),
+        ],
+        "half" => vec![chunk(Some("Thank you. And"), None)],
+        "garbage" => vec!["data: {\"choices\": 7}\n\n".into()],
+        "empty" => vec![chunk(None, Some("stop")), "data: [DONE]\n\n".into()],
+        "hang" => {
+            std::future::pending::<()>().await;
+            vec![]
+        }
+        "slow" => vec![chunk(Some("Well."), None)],
+        "429" => {
+            let error =
+                json!({ "error": { "message": "slow down", "type": "rate_limit", "param": null, "code": null } });
+            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "30")], Json(error)).into_response();
+        }
+        "500" => return (StatusCode::INTERNAL_SERVER_ERROR, "the secret prompt").into_response(),
+        "401" => {
+            let error = json!({ "error": { "message": "bad key", "type": "auth", "param": null, "code": null } });
+            return (StatusCode::UNAUTHORIZED, Json(error)).into_response();
+        }
+        other => unreachable!("{other}"),
+    };
+    let told = Told(endpoint.dropped.clone());
+    let body = stream::iter(events).map(|e| Ok::<_, std::io::Error>(Bytes::from(e)));
+    let body = if endpoint.mode == "slow" { body.chain(stream::pending()).boxed() } else { body.boxed() };
+    let body = body.inspect(move |_| {
+        let _ = &told;
+    });
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(body)).into_response()
+}
+
+struct Server {
+    llm: Arc<dyn LlmProvider>,
+    requests: Arc<AtomicUsize>,
+    dropped: mpsc::UnboundedReceiver<()>,
+    asked: mpsc::UnboundedReceiver<(HeaderMap, Value)>,
+}
+
+async fn server(mode: &'static str) -> Server {
+    let (dropped_tx, dropped) = mpsc::unbounded_channel();
+    let (asked_tx, asked) = mpsc::unbounded_channel();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let endpoint = Endpoint { mode, requests: requests.clone(), dropped: dropped_tx, asked: asked_tx };
+    let app = Router::new().route("/v1/chat/completions", post(complete)).with_state(endpoint);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let config = LlmConfig {
+        provider: LlmKind::Openai,
+        url,
+        model: "m".into(),
+        api_key: "key".into(),
+        timeout_ms: 500,
+        total_timeout_ms: 900,
+        ..LlmConfig::default()
+    };
+    Server { llm: llm::from_config(&config).unwrap().unwrap(), requests, dropped, asked }
+}
+
+fn prompt() -> Prompt {
+    Prompt {
+        messages: vec![
+            (PromptRole::System, "Rules.".into()),
+            (PromptRole::Interviewer, "A question?".into()),
+            (PromptRole::Interviewee, "An answer.".into()),
+        ],
+        max_tokens: 50,
+        temperature: 0.5,
+    }
+}
+
+async fn collect(mut pieces: mpsc::Receiver<Result<Personal, ProviderError>>) -> (String, Option<ProviderError>) {
+    let mut text = String::new();
+    while let Some(piece) = pieces.recv().await {
+        match piece {
+            Ok(piece) => text.push_str(&piece.0),
+            Err(error) => return (text, Some(error)),
+        }
+    }
+    (text, None)
+}
+
+#[tokio::test]
+async fn a_reply_streams_in() {
+    let mut server = server("ok").await;
+    assert_eq!(collect(server.llm.reply(prompt())).await, ("Thank you. What next?".into(), None));
+    let (headers, body) = server.asked.recv().await.unwrap();
+    assert_eq!(headers["authorization"], "Bearer key");
+    assert_eq!(body["model"], "m");
+    assert_eq!(body["stream"], true);
+    assert_eq!(body["max_tokens"], 50);
+    let roles: Vec<_> = body["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["system", "assistant", "user"]);
+    assert_eq!(body["messages"][2]["content"], "An answer.");
+}
+
+#[tokio::test]
+async fn each_failure_is_told_in_time_and_by_its_kind() {
+    let cases = [
+        ("hang", "", ProviderErrorKind::Timeout),
+        ("slow", "Well.", ProviderErrorKind::Timeout),
+        ("429", "", ProviderErrorKind::Unavailable),
+        ("500", "", ProviderErrorKind::Unavailable),
+        ("401", "", ProviderErrorKind::Rejected),
+        ("half", "Thank you. And", ProviderErrorKind::Unavailable),
+        ("garbage", "", ProviderErrorKind::Malformed),
+        ("empty", "", ProviderErrorKind::Malformed),
+    ];
+    for (mode, text, kind) in cases {
+        let server = server(mode).await;
+        let started = Instant::now();
+        let (got, error) = collect(server.llm.reply(prompt())).await;
+        let error = error.unwrap_or_else(|| panic!("{mode} is an error"));
+        assert_eq!((got.as_str(), error.kind), (text, kind), "{mode}");
+        assert!(started.elapsed() < Duration::from_secs(3), "{mode} took {:?}", started.elapsed());
+        assert!(!error.message.contains("secret"), "{mode}: what the endpoint says is not passed on");
+        assert_eq!(server.requests.load(Ordering::SeqCst), 1, "{mode}: the script is ready, a second try is not");
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_reply_closes_the_connection() {
+    let mut server = server("slow").await;
+    let mut pieces = server.llm.reply(prompt());
+    assert_eq!(pieces.recv().await.unwrap().unwrap().0, "Well.");
+    drop(pieces);
+    tokio::time::timeout(Duration::from_secs(2), server.dropped.recv()).await.expect("closed").unwrap();
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_told_at_the_start() {
+    let config = |url: &str, model: &str| LlmConfig {
+        provider: LlmKind::Openai,
+        url: url.into(),
+        model: model.into(),
+        ..LlmConfig::default()
+    };
+    let error = |config: LlmConfig| llm::from_config(&config).err().unwrap();
+    assert!(error(config("", "m")).contains("interview.llm.url"));
+    assert!(error(config("localhost:11434", "m")).contains("interview.llm.url"));
+    assert!(error(config("http://localhost/v1", "")).contains("interview.llm.model"));
+    assert!(llm::from_config(&LlmConfig::default()).unwrap().is_none());
+}
