@@ -40,21 +40,28 @@ impl Interviewer {
         let phrases = &self.persona.phrases;
         let pick = |list: &[String]| list.get(turn % list.len().max(1)).cloned().unwrap_or_default();
         let question = act.question().and_then(|i| self.plan.questions.get(i));
-        let text = question.map_or("", |q| q.text.as_str());
+        let text = match act {
+            Act::Probe { probe, .. } | Act::Repeat { probe: Some(probe), .. } => {
+                question.and_then(|q| q.follow_up.probes.get(probe)).map_or("", String::as_str)
+            }
+            _ => question.map_or("", |q| q.text.as_str()),
+        };
         let parts = match act {
             Act::Greet { .. } => [self.fill(&self.plan.greeting), text.to_owned()],
             Act::Ask { after: After::Answer, .. } => [pick(&phrases.acknowledge), text.to_owned()],
             Act::Ask { after: After::Skip | After::Silence, .. } => [pick(&phrases.move_on), text.to_owned()],
-            Act::Probe { probe, .. } => {
+            Act::Probe { .. } => {
                 let intro = match question.map(|q| q.kind) {
                     // The plan's words for the interviewee's own questions stand by themselves.
                     Some(QuestionKind::YourQuestions) => String::new(),
                     _ => pick(&phrases.probe),
                 };
-                [intro, question.and_then(|q| q.follow_up.probes.get(probe)).cloned().unwrap_or_default()]
+                [intro, text.to_owned()]
             }
             Act::Repeat { why: RepeatWhy::Returned, .. } => [pick(&phrases.welcome_back), text.to_owned()],
-            Act::Repeat { .. } => [pick(&phrases.repeat), text.to_owned()],
+            Act::Repeat { why: RepeatWhy::Asked, .. } => [pick(&phrases.repeat), text.to_owned()],
+            // Nobody asked for it: no "of course".
+            Act::Repeat { why: RepeatWhy::CutOff, .. } => [String::new(), text.to_owned()],
             Act::Nudge { .. } => [pick(&phrases.nudge), String::new()],
             Act::Close { why: CloseWhy::Done } => [String::new(), self.fill(&self.plan.closing)],
             Act::Close { why: CloseWhy::TimeUp } => [pick(&phrases.time_up), self.fill(&self.plan.closing)],
@@ -65,10 +72,12 @@ impl Interviewer {
     /// What must be said so that an act is done, where a model's words broke off: the question itself.
     pub fn essence(&self, act: Act) -> Option<String> {
         match act {
-            Act::Greet { question } | Act::Ask { question, .. } | Act::Repeat { question, .. } => {
+            Act::Greet { question } | Act::Ask { question, .. } | Act::Repeat { question, probe: None, .. } => {
                 self.plan.questions.get(question).map(|q| q.text.clone())
             }
-            Act::Probe { question, probe } => self.plan.questions.get(question)?.follow_up.probes.get(probe).cloned(),
+            Act::Probe { question, probe } | Act::Repeat { question, probe: Some(probe), .. } => {
+                self.plan.questions.get(question)?.follow_up.probes.get(probe).cloned()
+            }
             Act::Close { .. } => Some(self.fill(&self.plan.closing)),
             Act::Nudge { .. } => None,
         }
@@ -216,8 +225,10 @@ mod tests {
             (Act::Ask { question: 1, after: After::Silence }, 3, "Let us go on. What would you like to know?"),
             (Act::Probe { question: 0, probe: 0 }, 0, "One more thing. Why?"),
             (Act::Probe { question: 1, probe: 0 }, 0, "Why?"),
-            (Act::Repeat { question: 0, why: RepeatWhy::Asked }, 0, "Sure. What do you do?"),
-            (Act::Repeat { question: 0, why: RepeatWhy::Returned }, 0, "Welcome back. What do you do?"),
+            (Act::Repeat { question: 0, probe: None, why: RepeatWhy::Asked }, 0, "Sure. What do you do?"),
+            (Act::Repeat { question: 0, probe: Some(0), why: RepeatWhy::Asked }, 0, "Sure. Why?"),
+            (Act::Repeat { question: 0, probe: None, why: RepeatWhy::CutOff }, 0, "What do you do?"),
+            (Act::Repeat { question: 0, probe: None, why: RepeatWhy::Returned }, 0, "Welcome back. What do you do?"),
             (Act::Nudge { question: 0 }, 0, "Take your time."),
             (Act::Close { why: CloseWhy::Done }, 0, "Goodbye Sam."),
             (Act::Close { why: CloseWhy::TimeUp }, 0, "Time is up. Goodbye Sam."),

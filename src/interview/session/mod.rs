@@ -126,6 +126,8 @@ pub struct Session<P> {
     history: Vec<Said>,
     /// Attributes to set once everything else of this round is done.
     attributes: HashMap<String, String>,
+    /// What the attributes were set to last.
+    shown: HashMap<String, String>,
     state: AgentState,
     /// The last act that asks something was interrupted before most of it was heard.
     cut_off: bool,
@@ -176,6 +178,7 @@ impl<P: RoomPort> Session<P> {
             record,
             history: Vec::new(),
             attributes: HashMap::new(),
+            shown: HashMap::new(),
             state: AgentState::Idle,
             cut_off: false,
             acts: 0,
@@ -300,9 +303,11 @@ impl<P: RoomPort> Session<P> {
     /// Sets the room's attributes that have changed.
     async fn flush(&mut self) {
         self.write_record().await;
-        if !self.attributes.is_empty() {
-            let attributes = std::mem::take(&mut self.attributes);
-            self.setup.port.set_attributes(attributes).await;
+        let mut changed = std::mem::take(&mut self.attributes);
+        changed.retain(|name, value| self.shown.get(name).map_or("", String::as_str) != value);
+        if !changed.is_empty() {
+            self.shown.extend(changed.clone());
+            self.setup.port.set_attributes(changed).await;
         }
     }
 

@@ -437,7 +437,7 @@ impl<P: RoomPort> Session<P> {
             tracing::error!(interview = %self.id(), act = reply.act.label(), "a reply had no voice: it is shown only");
         }
         self.remember(Role::Ai, heard);
-        let asks = matches!(reply.act, Act::Greet { .. } | Act::Ask { .. } | Act::Repeat { .. });
+        let asks = !matches!(reply.act, Act::Nudge { .. } | Act::Close { .. });
         if asks && reply.started.is_some() {
             let (heard, said) = (heard.0.split_whitespace().count(), reply.said.split_whitespace().count());
             self.cut_off = !complete && heard * 4 < said * 3;
