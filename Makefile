@@ -43,8 +43,9 @@ test: setup-test fmt lint unit web-test e2e interop ## Run every check and test
 fmt: ## Check the formatting
 	@$(STEP) "Formatting" cargo fmt --all --check
 
-lint: ## Run the linter; warnings are errors
+lint: ## Run the linter and build the code's documentation; warnings are errors
 	@$(STEP) "Clippy" cargo clippy --locked --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" $(STEP) "Documentation" cargo doc --locked --no-deps --lib
 
 unit: ## Run the Rust tests
 	@$(STEP) "Rust tests" cargo test --locked

@@ -1,4 +1,17 @@
 //! Viva, a real-time media server for live interviews: an SFU with an AI interviewer inside.
+//!
+//! Two walks go through it. **A packet** is read by a [`worker`]'s thread, decrypted, forwarded by [`sfu`] and sent on
+//! the same thread: no lock, no channel, no await. **An utterance** leaves that thread as a copy of its packets (the
+//! tap), becomes words in [`speech`], a turn and a reply in [`interview`], audio again in [`speech`], and goes back
+//! (inject) to the same forwarder. Those two are the only crossings.
+//!
+//! Around them: [`rooms`] say who is where, [`signalling`] and [`http`] are the doors, [`store`] keeps, [`config`]
+//! composes every module's settings, and [`server`] builds it all. Imports go downwards only; `tests/architecture.rs`
+//! has the table. ARCHITECTURE.md has the map and the reasons.
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::expect_used, clippy::too_many_lines, clippy::unwrap_used)
+)]
 
 pub mod auth;
 pub mod cli;

@@ -48,6 +48,7 @@ pub struct Layers<T> {
 }
 
 impl<T: Default + Serialize + DeserializeOwned> Layers<T> {
+    #[expect(clippy::expect_used, reason = "no input gets here: defaults are plain data, and a test makes them")]
     pub fn new() -> Self {
         let schema = serde_yaml_ng::to_value(T::default()).expect("a configuration is plain data");
         Self { schema, tree: Value::Mapping(Mapping::new()), origins: vec![], problems: vec![], _type: PhantomData }
@@ -285,14 +286,16 @@ enum Kind {
 }
 
 fn insert(tree: &mut Value, path: &[String], value: Value) {
-    let mut at = tree;
-    for key in path {
-        if !at.is_mapping() {
-            *at = Value::Mapping(Mapping::new());
-        }
-        at = at.as_mapping_mut().expect("made above").entry(Value::String(key.clone())).or_insert(Value::Null);
-    }
-    *at = value;
+    let Some((key, rest)) = path.split_first() else {
+        *tree = value;
+        return;
+    };
+    let mut map = match std::mem::take(tree) {
+        Value::Mapping(map) => map,
+        _ => Mapping::new(),
+    };
+    insert(map.entry(Value::String(key.clone())).or_insert(Value::Null), rest, value);
+    *tree = Value::Mapping(map);
 }
 
 fn is_secret(path: &[String]) -> bool {

@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::connect_info::ConnectInfo};
+use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -36,13 +36,13 @@ pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) 
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, _)) => {
                 // Signalling is small messages that somebody waits for.
                 let _ = stream.set_nodelay(true);
                 let (app, stop) = (app.clone(), stop.clone());
                 connections.spawn(async move {
                     let _slot = slot;
-                    connection(stream, peer, app, stop).await;
+                    connection(stream, app, stop).await;
                 });
             }
             Err(error) if is_of_the_connection(&error) => {}
@@ -57,11 +57,10 @@ pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) 
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, peer: std::net::SocketAddr, app: Router, stop: CancellationToken) {
+async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut app = app.clone();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
+        let request = request.map(Body::new);
         async move { Ok::<_, Infallible>(app.call(request).await.unwrap_or_else(|never| match never {})) }
     });
     let connection = http1::Builder::new()

@@ -47,8 +47,8 @@ pub enum Command {
         room: RoomSid,
         participant: ParticipantSid,
     },
-    /// The client's offer, first or later; a new ICE ufrag in it is an ICE restart. Answered by [`Event::Answer`]
-    /// or [`Event::OfferRejected`].
+    /// The client's offer, first or later; a new ICE ufrag in it is an ICE restart. Answered by [`EventKind::Answer`]
+    /// or [`EventKind::OfferRejected`].
     Offer {
         room: RoomSid,
         participant: ParticipantSid,
