@@ -33,8 +33,8 @@ struct Endpoint {
     mode: &'static str,
     requests: Arc<AtomicUsize>,
     /// Counts the bodies that were dropped, as a closed connection does.
-    dropped: mpsc::UnboundedSender<()>,
-    asked: mpsc::UnboundedSender<(HeaderMap, Value)>,
+    dropped: mpsc::Sender<()>,
+    asked: mpsc::Sender<(HeaderMap, Value)>,
 }
 
 fn chunk(content: Option<&str>, finish: Option<&str>) -> String {
@@ -47,17 +47,17 @@ fn chunk(content: Option<&str>, finish: Option<&str>) -> String {
 }
 
 /// Tells when it is dropped.
-struct Told(mpsc::UnboundedSender<()>);
+struct Told(mpsc::Sender<()>);
 
 impl Drop for Told {
     fn drop(&mut self) {
-        let _ = self.0.send(());
+        let _ = self.0.try_send(());
     }
 }
 
 async fn complete(State(endpoint): State<Endpoint>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     endpoint.requests.fetch_add(1, Ordering::SeqCst);
-    let _ = endpoint.asked.send((headers, body));
+    let _ = endpoint.asked.try_send((headers, body));
     let events: Vec<String> = match endpoint.mode {
         "ok" => vec![
             chunk(Some(""), None),
@@ -98,13 +98,13 @@ async fn complete(State(endpoint): State<Endpoint>, headers: HeaderMap, Json(bod
 struct Server {
     llm: Arc<dyn LlmProvider>,
     requests: Arc<AtomicUsize>,
-    dropped: mpsc::UnboundedReceiver<()>,
-    asked: mpsc::UnboundedReceiver<(HeaderMap, Value)>,
+    dropped: mpsc::Receiver<()>,
+    asked: mpsc::Receiver<(HeaderMap, Value)>,
 }
 
 async fn server(mode: &'static str) -> Server {
-    let (dropped_tx, dropped) = mpsc::unbounded_channel();
-    let (asked_tx, asked) = mpsc::unbounded_channel();
+    let (dropped_tx, dropped) = mpsc::channel(16);
+    let (asked_tx, asked) = mpsc::channel(16);
     let requests = Arc::new(AtomicUsize::new(0));
     let endpoint = Endpoint { mode, requests: requests.clone(), dropped: dropped_tx, asked: asked_tx };
     let app = Router::new().route("/v1/chat/completions", post(complete)).with_state(endpoint);

@@ -171,10 +171,11 @@ async fn hanging_up_in_the_middle_of_a_word_loses_none() {
     sam.begins();
     tokio::time::sleep(Duration::from_millis(20)).await;
     // The listener hears the closed tap out: the last words come after the person is gone.
-    sam.ends("I built the");
-    stage.leaves("sam").await;
+    stage.leaves_with("sam", sam, "I built the").await;
     stage.attribute("viva.ended", "left").await;
     assert_eq!(stage.transcript().await.last().unwrap(), "sam: I built the");
+    let last = stage.lines().await.pop().unwrap();
+    assert_eq!((last.role, last.name.0.as_str()), (Role::Interviewee, "SAM"));
     assert_eq!(stage.interview().await.end_reason, Some(EndReason::Left));
 }
 
@@ -301,15 +302,17 @@ async fn long_silence_is_met_with_patience() {
     stage.hears(&format!("That is all right, let us go on. {}", stage.question(1))).await;
 }
 
+type Answer = Vec<Result<&'static str, ProviderErrorKind>>;
+
 /// A model that answers as told, and keeps what it was asked.
 struct FakeLlm {
-    answers: Mutex<Vec<Vec<Result<&'static str, ProviderErrorKind>>>>,
+    answers: Mutex<Vec<Answer>>,
     prompts: Mutex<Vec<Prompt>>,
     hang: bool,
 }
 
 impl FakeLlm {
-    fn new(mut answers: Vec<Vec<Result<&'static str, ProviderErrorKind>>>, hang: bool) -> Arc<Self> {
+    fn new(mut answers: Vec<Answer>, hang: bool) -> Arc<Self> {
         answers.reverse();
         Arc::new(Self { answers: Mutex::new(answers), prompts: Mutex::new(vec![]), hang })
     }
@@ -350,13 +353,12 @@ async fn a_model_words_what_the_cursor_decides() {
     stage.hears(&stage.question(0)).await;
     sam.says(LONG).await;
     stage.hears("Billing for three years, thank you. What did you give up?").await;
-    let prompts = llm.prompts.lock().unwrap();
+    let prompts = std::mem::take(&mut *llm.prompts.lock().unwrap());
     assert_eq!(prompts.len(), 1, "the greeting is the plan's own");
     let told = &prompts[0].messages;
     assert!(told.last().unwrap().1.0.contains(&stage.question(1)));
     assert_eq!(told[told.len() - 2].1.0, LONG);
     assert!(told[told.len() - 3].1.0.contains(&stage.question(0)));
-    drop(prompts);
     let turns = stage.turns().await;
     assert_eq!(turns[1].act, "ask");
     assert!(turns[1].times.llm_first_token_us.is_some());
@@ -365,7 +367,7 @@ async fn a_model_words_what_the_cursor_decides() {
 
 #[tokio::test]
 async fn a_model_that_fails_is_replaced_by_the_script() {
-    let kinds: Vec<(Vec<Result<&'static str, ProviderErrorKind>>, &str, &str)> = vec![
+    let kinds: Vec<(Answer, &str, &str)> = vec![
         (vec![Err(ProviderErrorKind::Unavailable)], "unavailable", "Thank you"),
         (vec![], "malformed", "thank you"),
         // Half a stream: what was begun is kept, the question is said all the same.

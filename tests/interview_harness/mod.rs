@@ -35,6 +35,8 @@ use viva::{
 
 /// Time that the scripted voice takes for a word.
 pub const WORD: Duration = Duration::from_millis(6);
+/// Events of a script that wait to be played; no story has so many. Full: the rest is left out.
+const SCRIPT_MAX: usize = 256;
 /// Longest wait for anything: only a defect takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -108,28 +110,24 @@ enum Say {
 
 /// Speaks in virtual words: [`WORD`] each.
 struct FakeMouth {
-    commands: mpsc::UnboundedSender<Say>,
+    commands: mpsc::Sender<Say>,
 }
 
 impl Mouth for FakeMouth {
     fn say(&self, utterance: u64, clause: String) {
-        let _ = self.commands.send(Say::Clause(utterance, clause));
+        let _ = self.commands.try_send(Say::Clause(utterance, clause));
     }
 
     fn end(&self, utterance: u64) {
-        let _ = self.commands.send(Say::End(utterance));
+        let _ = self.commands.try_send(Say::End(utterance));
     }
 
     fn interrupt(&self) {
-        let _ = self.commands.send(Say::Interrupt(Instant::now()));
+        let _ = self.commands.try_send(Say::Interrupt(Instant::now()));
     }
 }
 
-async fn speak(
-    mut commands: mpsc::UnboundedReceiver<Say>,
-    events: mpsc::Sender<SpeakerEvent>,
-    room: mpsc::Sender<AgentEvent>,
-) {
+async fn speak(mut commands: mpsc::Receiver<Say>, events: mpsc::Sender<SpeakerEvent>, room: mpsc::Sender<AgentEvent>) {
     let mut queue: VecDeque<Say> = VecDeque::new();
     loop {
         let command = match queue.pop_front() {
@@ -209,13 +207,13 @@ impl AudioSink for FakeSink {
 
 /// The voice of a person: what their ear's listener would say.
 pub struct Voice {
-    script: mpsc::UnboundedSender<SpeechEvent>,
+    script: mpsc::Sender<SpeechEvent>,
     segment: u64,
 }
 
 impl Voice {
     fn send(&self, event: SpeechEvent) {
-        let _ = self.script.send(event);
+        let _ = self.script.try_send(event);
     }
 
     /// Says something of the length of its words, and waits until it is over.
@@ -242,11 +240,7 @@ impl Voice {
     }
 }
 
-async fn hear(
-    mut reader: TapReader,
-    mut script: mpsc::UnboundedReceiver<SpeechEvent>,
-    events: mpsc::Sender<SpeechEvent>,
-) {
+async fn hear(mut reader: TapReader, mut script: mpsc::Receiver<SpeechEvent>, events: mpsc::Sender<SpeechEvent>) {
     loop {
         let event = tokio::select! {
             biased;
@@ -270,7 +264,7 @@ pub struct Stage {
     pub library: Library,
     events: mpsc::Sender<AgentEvent>,
     commands: mpsc::Sender<Command>,
-    scripts: Arc<Mutex<VecDeque<mpsc::UnboundedReceiver<SpeechEvent>>>>,
+    scripts: Arc<Mutex<VecDeque<mpsc::Receiver<SpeechEvent>>>>,
     pub session: tokio::task::JoinHandle<()>,
     folder: Arc<tempfile::TempDir>,
     requests: u32,
@@ -359,13 +353,13 @@ impl Stage {
                 (Box::new(speaker), events)
             }
             None => {
-                let (commands, sayings) = mpsc::unbounded_channel();
+                let (commands, sayings) = mpsc::channel(SCRIPT_MAX);
                 let (mouth_events, mouth_queue) = mpsc::channel(64);
                 tokio::spawn(speak(sayings, mouth_events, events.clone()));
                 (Box::new(FakeMouth { commands }), mouth_queue)
             }
         };
-        let scripts: Arc<Mutex<VecDeque<mpsc::UnboundedReceiver<SpeechEvent>>>> = Arc::default();
+        let scripts: Arc<Mutex<VecDeque<mpsc::Receiver<SpeechEvent>>>> = Arc::default();
         let waiting = scripts.clone();
         let id = interview.id.clone();
         let words = Interviewer {
@@ -409,7 +403,7 @@ impl Stage {
 
     /// A person joins with a microphone and becomes active.
     pub async fn joins(&self, identity: &str, role: &str, consent: &str) -> Voice {
-        let (script, voice) = mpsc::unbounded_channel();
+        let (script, voice) = mpsc::channel(SCRIPT_MAX);
         self.scripts.lock().unwrap().push_back(voice);
         let (sid, track) = (format!("PA_{identity}"), format!("TR_{identity}"));
         self.seen.lock().unwrap().microphones.insert(identity.into(), (sid.as_str().into(), track.as_str().into()));
@@ -429,6 +423,15 @@ impl Stage {
         self.seen.lock().unwrap().open.remove(identity);
         let sid = format!("PA_{identity}").into();
         self.event(AgentEvent::Left { sid, identity: identity.into() }).await;
+    }
+
+    /// A person is gone in the middle of words, which are recognised only then.
+    pub async fn leaves_with(&self, identity: &str, mut voice: Voice, words: &str) {
+        let sid = format!("PA_{identity}").into();
+        self.event(AgentEvent::Left { sid, identity: identity.into() }).await;
+        self.state("idle").await;
+        voice.ends(words);
+        self.seen.lock().unwrap().open.remove(identity);
     }
 
     pub async fn event(&self, event: AgentEvent) {

@@ -61,7 +61,8 @@ impl<P: RoomPort> Session<P> {
 
     /// Stops listening to a person at once: what is being recognised is dropped.
     fn forget(&mut self, identity: &Identity) {
-        let theirs: Vec<u32> = self.ears.iter().filter(|(_, e)| e.identity == *identity).map(|(n, _)| *n).collect();
+        let theirs: Vec<u32> =
+            self.ears.iter().filter(|(_, e)| e.person.identity == *identity).map(|(n, _)| *n).collect();
         for ear in theirs {
             self.ears.remove(&ear);
             self.heard.remove(&ear);

@@ -48,6 +48,7 @@ impl<P: RoomPort> Session<P> {
 
     fn handle_tap(&mut self, sid: ParticipantSid, identity: Identity, track: TrackSid, reader: TapReader) {
         // A tap that was opened while its consent was being withdrawn is not read.
+        let Some(person) = self.people.get(&sid).cloned() else { return };
         if !self.people.consents(&identity).listening || self.ears.len() >= EARS_MAX {
             return;
         }
@@ -55,7 +56,7 @@ impl<P: RoomPort> Session<P> {
         self.ears_made += 1;
         let drives = self.people.drives(&identity);
         self.heard.insert(ear, ReceiverStream::new((self.setup.listen)(reader)));
-        self.ears.insert(ear, Ear { sid, identity, track, drives });
+        self.ears.insert(ear, Ear { person, track, drives });
     }
 
     /// Works out whether the interviewee is there and may be listened to, and tells the conversation.
@@ -123,11 +124,9 @@ impl<P: RoomPort> Session<P> {
     /// Adds what a person said to the transcript, if they consented to that.
     fn keep_words(&mut self, ear: u32, started: std::time::Instant, ended: std::time::Instant, text: &Personal) {
         let Some(ear) = self.ears.get(&ear) else { return };
-        if !self.people.consents(&ear.identity).keeping {
-            return;
+        if self.people.consents(&ear.person.identity).keeping {
+            self.record.add_words(&ear.person, started, ended, text);
         }
-        let person = self.people.get(&ear.sid).cloned();
-        self.record.add_words(&ear.identity, person, started, ended, text);
     }
 
     async fn caption(&self, ear: u32, segment: u64, text: &Personal, last: bool) {
@@ -136,7 +135,7 @@ impl<P: RoomPort> Session<P> {
             return;
         }
         let segment = self.record.segment_id(&format!("{ear}-{segment}"));
-        let of = captions::Of { on_behalf: Some(&state.identity), track: &state.track, segment: &segment };
+        let of = captions::Of { on_behalf: Some(&state.person.identity), track: &state.track, segment: &segment };
         self.send(captions::whole(&of, &text.0, last)).await;
     }
 }

@@ -28,7 +28,11 @@ use livekit_protocol as proto;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, StreamMap, wrappers::ReceiverStream};
 
-use self::{people::People, record::Record, reply::Reply};
+use self::{
+    people::{People, Person},
+    record::Record,
+    reply::Reply,
+};
 use super::{
     Config,
     conversation::{AgentState, Conversation, ConversationConfig},
@@ -39,7 +43,7 @@ use super::{
     turn::{TurnConfig, TurnDetector},
 };
 use crate::{
-    id::{Identity, ParticipantSid, TrackSid},
+    id::{Identity, TrackSid},
     model::{EndReason, Interview, InterviewState, Purpose, Role},
     rooms::AgentEvent,
     speech::{listener::SpeechEvent, speaker::SpeakerEvent},
@@ -97,8 +101,8 @@ pub struct Setup<P> {
 
 /// Whose microphone an ear listens to.
 struct Ear {
-    sid: ParticipantSid,
-    identity: Identity,
+    /// As they were when it was opened: their last words may be recognised after they are gone.
+    person: Person,
     track: TrackSid,
     /// Whether it is the interviewee's, whose speech drives the talk.
     drives: bool,

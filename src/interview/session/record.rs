@@ -10,9 +10,9 @@ use std::{
 
 use super::{Session, people::Person};
 use crate::{
-    id::{Identity, InterviewId},
+    id::InterviewId,
     interview::{port::RoomPort, wall_ms},
-    model::{Interview, Personal, Role, TranscriptLine, TurnRecord},
+    model::{Interview, Personal, TranscriptLine, TurnRecord},
     store::{Store, StoreError},
 };
 
@@ -109,17 +109,10 @@ impl Record {
     }
 
     /// What a person said: in the line that is open, if it is theirs, else in a new one.
-    pub fn add_words(
-        &mut self,
-        identity: &Identity,
-        person: Option<Person>,
-        started: Instant,
-        ended: Instant,
-        text: &Personal,
-    ) {
+    pub fn add_words(&mut self, person: &Person, started: Instant, ended: Instant, text: &Personal) {
         let (start_ms, end_ms) = (self.offset_ms(started), self.offset_ms(ended));
         let line = match self.open.take() {
-            Some(mut line) if line.identity == *identity && start_ms - line.end_ms <= SAME_LINE_GAP_MS => {
+            Some(mut line) if line.identity == person.identity && start_ms - line.end_ms <= SAME_LINE_GAP_MS => {
                 line.end_ms = end_ms;
                 line.text.0.push(' ');
                 line.text.0.push_str(text.0.trim());
@@ -128,9 +121,9 @@ impl Record {
             _ => TranscriptLine {
                 interview: self.interview.clone(),
                 seq: self.next_line(),
-                identity: identity.clone(),
-                name: person.as_ref().map(|p| p.name.clone()).unwrap_or_default(),
-                role: person.map_or(Role::Interviewer, |p| p.role),
+                identity: person.identity.clone(),
+                name: person.name.clone(),
+                role: person.role,
                 start_ms,
                 end_ms,
                 text: Personal(text.0.trim().to_owned()),
