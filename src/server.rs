@@ -6,7 +6,7 @@
 
 mod banner;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -22,10 +22,10 @@ use crate::{
     cli::Failure,
     config::Config,
     http::{self, App, Options, Readiness},
-    interview::{self, Interviews, Providers},
+    interview::{self, Interviews, Library, Providers},
     rooms::Rooms,
     signalling::{self, livekit::Signalling},
-    speech::{self, listener::ListenerConfig},
+    speech::{self, listener::ListenerConfig, tts::TtsProvider},
     store::Store,
     telemetry::{self, Metrics},
     worker,
@@ -173,7 +173,27 @@ fn providers(config: &Config, talk: &Runtime, metrics: &Arc<Metrics>) -> Result<
         None => "scripted interviewer".into(),
     };
     let lines = Lines { hears: stt.line, speaks: tts.line, thinks };
-    Ok((Providers { stt: stt.provider, tts: tts.provider, voices: Default::default(), llm }, lines))
+    let voices = voices(config, metrics, &*tts.provider)?;
+    Ok((Providers { stt: stt.provider, tts: tts.provider, voices, llm }, lines))
+}
+
+/// The voices that personas ask for, by name.
+fn voices(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    server: &dyn TtsProvider,
+) -> Result<HashMap<String, Arc<dyn TtsProvider>>, Failure> {
+    let library = Library::load(&config.interview.plans_dir, &config.interview.personas_dir).map_err(Failure::from)?;
+    let mut voices = HashMap::new();
+    for persona in library.personas().iter().filter(|persona| !persona.voice.is_empty()) {
+        match speech::config::named_voice(&config.speech, &config.models.dir, metrics, &persona.voice, server) {
+            Some(voice) => _ = voices.insert(persona.voice.clone(), voice),
+            None => {
+                tracing::info!(persona = %persona.id, "the voice of this persona is not here; the server's is used")
+            }
+        }
+    }
+    Ok(voices)
 }
 
 fn listener_config(config: &Config) -> ListenerConfig {

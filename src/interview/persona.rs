@@ -17,7 +17,8 @@ pub struct Persona {
     pub style: String,
     /// 0 = matter-of-fact, 10 = very warm; told to a language model.
     pub warmth: u8,
-    /// Name of the voice to speak with, where the server has it; empty = the server's default.
+    /// A Piper voice of the models folder or, where the server speaks with espeak-ng, one of its voices; empty, or a
+    /// voice that is not there = the server's.
     pub voice: String,
     pub phrases: Phrases,
 }

@@ -13,7 +13,7 @@ use super::{
     },
     tts::{
         TtsProvider,
-        espeak::Espeak,
+        espeak::{self, Espeak},
         fallback::Fallback,
         piper::{Piper, PiperOptions, runtime},
     },
@@ -251,6 +251,28 @@ pub fn tts_from_config(
     }
 }
 
+/// The voice that a persona asks for by name: a Piper voice in the models folder or, where the server speaks with
+/// espeak-ng, one of its voices (`en-us+f3`). `None` where the server has no such voice: the persona then speaks with
+/// the server's.
+pub fn named_voice(
+    config: &Config,
+    models_dir: &Path,
+    metrics: &Arc<Metrics>,
+    name: &str,
+    server: &dyn TtsProvider,
+) -> Option<Arc<dyn TtsProvider>> {
+    let mut named = config.clone();
+    if config.tts.provider != TtsChoice::Espeak && !Piper::candidates(name, models_dir).is_empty() {
+        named.tts.voice = name.into();
+    } else if server.name() == espeak::NAME {
+        named.tts.provider = TtsChoice::Espeak;
+        named.tts.espeak_voice = name.into();
+    } else {
+        return None;
+    }
+    tts_from_config(&named, models_dir, metrics).ok().map(|chosen| chosen.provider)
+}
+
 fn piper(tts: &TtsConfig, models_dir: &Path, metrics: &Arc<Metrics>) -> Result<(Piper, String), String> {
     let dir = models_dir.display();
     let voice = Piper::candidates(&tts.voice, models_dir).into_iter().next();
@@ -319,6 +341,16 @@ mod tests {
             let error = tts_from_config(&config(yaml), dir.path(), &metrics).err().expect(yaml);
             assert_eq!(error.key, key, "{error}");
         }
+    }
+
+    #[test]
+    fn a_persona_speaks_with_the_voice_it_names_where_the_server_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let server = tts_from_config(&Config::default(), dir.path(), &metrics).unwrap().provider;
+        let voice = |name| named_voice(&Config::default(), dir.path(), &metrics, name, &*server);
+        assert!(voice("en-us+f3").is_some());
+        assert!(voice("zz-none").is_none());
     }
 
     #[test]
