@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort, freeUdpPort, must, start } from './process.mjs';
 import { FIXTURES, output, ROOT, VIVA } from './paths.mjs';
-import { until } from './wait.mjs';
+import { Hopeless, until } from './wait.mjs';
 
 export const KEY = 'devkey';
 export const SECRET = 'secret';
@@ -75,7 +75,7 @@ class Server {
   async up() {
     this.process = start(VIVA, ['serve', '--config', this.file], { log: this.log, cwd: ROOT });
     await until(`${this.name}: the server to be ready`, async () => {
-      if (this.process.ended()) throw new Error(`the server ended: ${this.process.text()}`);
+      if (this.process.ended()) throw new Hopeless(`the server ended: ${this.process.text()}`);
       return (await fetch(`${this.base}/readyz`).catch(() => undefined))?.ok;
     });
   }

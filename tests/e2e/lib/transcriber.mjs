@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { start } from './process.mjs';
 import { output, TOOLS } from './paths.mjs';
 import { sentencesFile } from './speech.mjs';
-import { until } from './wait.mjs';
+import { Hopeless, until } from './wait.mjs';
 
 export const API_KEY = 'key-of-the-tests';
 
@@ -15,7 +15,7 @@ export async function transcriber(name, sentences, { prefixes = false, delay = 0
   if (delay) args.push('--delay', String(delay));
   const child = start('python3', args, { log: join(output('e2e'), `${name}-transcriber.log`) });
   const url = await until('the transcription server', () => {
-    if (child.ended()) throw new Error(child.text());
+    if (child.ended()) throw new Hopeless(child.text());
     return child.text().match(/listening on (\S+)/)?.[1];
   });
   return {

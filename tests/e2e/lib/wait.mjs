@@ -5,6 +5,9 @@ export const PATIENCE_MS = 45_000;
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** Thrown by a probe: what is waited for can never come. */
+export class Hopeless extends Error {}
+
 /** Polls until `probe` gives something truthy and returns it. `what` reads after "waited for". */
 export async function until(what, probe, { timeout = PATIENCE_MS, every = 50 } = {}) {
   const deadline = Date.now() + timeout;
@@ -15,6 +18,7 @@ export async function until(what, probe, { timeout = PATIENCE_MS, every = 50 } =
       if (value) return value;
       last = value;
     } catch (error) {
+      if (error instanceof Hopeless) throw error;
       last = error;
     }
     if (Date.now() > deadline) {

@@ -13,7 +13,7 @@ import { steps } from '../lib/steps.mjs';
 import { ANSWERS, INTERVIEWER, QUESTIONS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
 import { transcriber } from '../lib/transcriber.mjs';
 import { accept } from '../lib/visit.mjs';
-import { until } from '../lib/wait.mjs';
+import { Hopeless, until } from '../lib/wait.mjs';
 
 describe('the Python SDK in an interview', () => {
   let ear, server, browser, page, made, guest, python, result;
@@ -56,7 +56,7 @@ describe('the Python SDK in an interview', () => {
       () => {
         const line = python.text().split('\n').find((l) => l.startsWith('{"identity"'));
         if (line) return JSON.parse(line);
-        if (python.ended()) throw new Error(python.text());
+        if (python.ended()) throw new Hopeless(python.text());
         return undefined;
       },
       { timeout: 150_000 },
