@@ -53,6 +53,17 @@ function over(): Failure {
   return { title: 'The interview is over', text: 'What was kept of it is in the transcript.', next: 'transcript' };
 }
 
+/** Whether the reason came with the server's own words to leave, and not from a broken connection. */
+export function isSaidByServer(reason: DisconnectReason | undefined): boolean {
+  return (
+    reason === DisconnectReason.DUPLICATE_IDENTITY ||
+    reason === DisconnectReason.PARTICIPANT_REMOVED ||
+    reason === DisconnectReason.ROOM_DELETED ||
+    reason === DisconnectReason.ROOM_CLOSED ||
+    reason === DisconnectReason.SERVER_SHUTDOWN
+  );
+}
+
 /** Undefined: the person left by themselves. */
 export function failureOfDisconnect(reason: DisconnectReason | undefined): Failure | undefined {
   switch (reason) {

@@ -2,7 +2,7 @@
 import { Room, RoomEvent, VideoPresets, type DisconnectReason } from 'livekit-client';
 import { useCallback, useEffect, useReducer, useRef, useState } from 'react';
 import { reduceCaptions, type Caption } from './captions';
-import { failureOfConnect, failureOfDisconnect, type Failure } from './failures';
+import { failureOfConnect, failureOfDisconnect, isSaidByServer, type Failure } from './failures';
 import { faultOf, faultSentence, type Device } from './media';
 import { prefs } from './prefs';
 import { signalUrl, type Call } from './session';
@@ -68,14 +68,16 @@ export function useCall(call: Call): CallHandle {
     try {
       await room.connect(signalUrl(call.url, location), call.token);
       setStatus('live');
-      await setDevice('microphone', true);
-      if (prefs().cameraOn) await setDevice('camera', true);
     } catch (error) {
-      setFailure(failureOfConnect(error));
+      setFailure((told) => told ?? failureOfConnect(error));
       setStatus('failed');
+      return;
     } finally {
+      // Before the devices: a call that ends while they open says so by its own event.
       connecting.current = false;
     }
+    await setDevice('microphone', true);
+    if (prefs().cameraOn) await setDevice('camera', true);
   }, [call.token, call.url, room, setDevice]);
 
   const leave = useCallback(async () => {
@@ -87,8 +89,8 @@ export function useCall(call: Call): CallHandle {
     const onReconnecting = () => setStatus('reconnecting');
     const onReconnected = () => setStatus('live');
     const onDisconnected = (reason?: DisconnectReason) => {
-      // While connecting, the rejected promise knows more.
-      if (connecting.current) return;
+      // While connecting, the rejected promise knows more, unless the server itself said why.
+      if (connecting.current && !isSaidByServer(reason)) return;
       const why = failureOfDisconnect(reason);
       setFailure(why);
       setStatus(why ? 'failed' : 'left');
