@@ -22,7 +22,7 @@ async function microphone() {
   const takes = async (words) => seconds(await speak(words, { voice: 'en-us' }));
   const { project, probe, hardest, again } = QUESTIONS;
   return speak([
-    2 + REPLY + (await takes(['Hello Ada. I am Robin. I ask you 3 questions.', project])),
+    2 + REPLY + (await takes(['Hello Ada. I am Robin. I ask you three questions.', project])),
     ANSWERS.short,
     REPLY + (await takes(['I see.', probe])),
     ANSWERS.part,

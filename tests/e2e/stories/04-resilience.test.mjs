@@ -58,7 +58,7 @@ describe('resilience', () => {
     const lines = await storedTranscript(server, call);
     const cut = lines.find((l) => l.role === 'ai' && l.interrupted);
     assert.ok(cut, 'the line says that it was interrupted');
-    const whole = plain(`Hello Ada. I am Robin. I ask you 3 questions. ${QUESTIONS.project}`);
+    const whole = plain(`Hello Ada. I am Robin. I ask you three questions. ${QUESTIONS.project}`);
     assert.ok(whole.startsWith(plain(cut.text)) && plain(cut.text).length < whole.length, cut.text);
     const { turns } = await server.get(`/v1/interviews/${call.id}/turns`, call.token);
     assert.ok(turns.some((t) => t.interrupted));
