@@ -21,7 +21,7 @@ describe('the Python SDK in an interview', () => {
   const step = steps('sdk', () => ({ page }));
   before(async () => {
     ear = await transcriber('sdk', SENTENCES);
-    server = await serve('sdk', { speech: { stt: ear.config } });
+    server = await serve('sdk', { rtc: { advertise_ips: [] }, speech: { stt: ear.config } });
     browser = await launch({ colour: COLOURS.grace });
     page = await openPage(browser);
     const { plans, personas } = await server.get('/v1/practice');
