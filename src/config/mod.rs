@@ -73,7 +73,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { filter: "info".into(), json: false }
+        Self { filter: "info,str0m=error".into(), json: false }
     }
 }
 

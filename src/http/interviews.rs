@@ -18,7 +18,7 @@ use super::{
 use crate::{
     auth::{Claims, DEFAULT_TTL, Grants, bearer},
     id::{Identity, InterviewId, RoomName},
-    interview::{InterviewError, NewInterview, notice},
+    interview::{InterviewError, NewInterview},
     model::{Interview, Personal, Purpose, ROLE_ATTRIBUTE, Role},
 };
 
@@ -62,12 +62,13 @@ async fn practice(State(app): State<App>) -> Json<Value> {
         .collect();
     Json(json!({
         "plans": plans, "personas": personas, "recognition": app.interviews.recognition(), "voice": app.options.voice,
-        "notice": notice_json(),
+        "notice": notice_json(&app),
     }))
 }
 
-fn notice_json() -> Value {
-    json!({ "version": notice::VERSION, "ai": notice::AI, "kept": notice::KEPT })
+fn notice_json(app: &App) -> Value {
+    let notice = app.interviews.notice();
+    json!({ "version": notice.version, "ai": notice.ai, "kept": notice.kept })
 }
 
 #[derive(Deserialize)]
@@ -154,7 +155,7 @@ async fn invite(
 ) -> Result<Json<Value>> {
     let view = app.interviews.invite(&id, &query.invite).await?;
     Ok(Json(json!({
-        "interviewee_waiting": view.interviewee_waiting, "plan_title": view.plan_title, "notice": notice_json(),
+        "interviewee_waiting": view.interviewee_waiting, "plan_title": view.plan_title, "notice": notice_json(&app),
     })))
 }
 

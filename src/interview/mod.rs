@@ -11,7 +11,7 @@ pub mod cursor;
 pub mod interviewer;
 pub mod library;
 pub mod llm;
-pub mod notice;
+mod notice;
 pub mod persona;
 mod phrases;
 pub mod plan;
@@ -33,6 +33,7 @@ pub use config::{Config, Endpointing, Interruption, LlmConfig, LlmKind, Silence}
 use dashmap::DashMap;
 pub use library::Library;
 use llm::LlmProvider;
+pub use notice::Notice;
 use sha2::{Digest, Sha256};
 use tokio::{
     runtime::Handle,
@@ -142,6 +143,13 @@ struct Shared {
     runtime: Handle,
 }
 
+impl Shared {
+    fn notice(&self) -> Notice {
+        let remote = self.providers.stt.as_ref().is_some_and(|stt| stt.capabilities().remote);
+        Notice::new(remote, self.providers.llm.is_some())
+    }
+}
+
 /// A running session, as the rest of the server reaches it.
 #[derive(Clone)]
 struct Live {
@@ -214,6 +222,11 @@ impl Interviews {
 
     pub fn library(&self) -> &Library {
         &self.shared.library
+    }
+
+    /// What people are told before they consent.
+    pub fn notice(&self) -> Notice {
+        self.shared.notice()
     }
 
     /// Whether words are recognised, or voice activity alone.
@@ -415,6 +428,7 @@ impl Interviews {
             store: shared.store.clone(),
             metrics: shared.metrics.clone(),
             llm: shared.providers.llm.clone(),
+            notice_version: shared.notice().version,
             stt_name,
             tts_name,
             port: port::Seat { room, agent },

@@ -374,6 +374,7 @@ impl Stage {
             events: events.clone(),
         };
         let session = Session::new(Setup {
+            notice_version: "test".into(),
             interview,
             words,
             config,

@@ -3,7 +3,7 @@
 use super::{Session, people};
 use crate::{
     id::Identity,
-    interview::{notice, port::RoomPort, wall_ms},
+    interview::{port::RoomPort, wall_ms},
     model::{CONSENT_ATTRIBUTE, ConsentRecord, Purpose},
     rooms::Person,
     store::StoreError,
@@ -88,12 +88,13 @@ impl<P: RoomPort> Session<P> {
             self.allow_tap(&person.identity, true).await;
         }
         let by_token = person.attributes.get(CONSENT_ATTRIBUTE).map(|a| people::token_purposes(a)).unwrap_or_default();
+        let version = self.setup.notice_version.clone();
         for purpose in by_token {
             // The token speaks for the first join; a later decision is not undone by joining again.
             if records.iter().any(|r| r.purpose == purpose) {
                 continue;
             }
-            if let Err(error) = self.decide_consent(&person.identity, purpose, true, notice::VERSION, "token").await {
+            if let Err(error) = self.decide_consent(&person.identity, purpose, true, &version, "token").await {
                 tracing::error!(interview = %id, %error, "a consent cannot be stored: it does not count");
             }
         }

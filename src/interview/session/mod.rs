@@ -86,6 +86,8 @@ pub struct Setup<P> {
     pub store: Store,
     pub metrics: Arc<Metrics>,
     pub llm: Option<Arc<dyn LlmProvider>>,
+    /// Of the notice that people of this server see.
+    pub notice_version: String,
     /// Names for metrics; `None`: recognition is off.
     pub stt_name: Option<&'static str>,
     pub tts_name: &'static str,

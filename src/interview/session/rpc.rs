@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{Session, now};
 use crate::{
     id::ParticipantSid,
-    interview::{notice, port::RoomPort},
+    interview::port::RoomPort,
     model::{EndReason, Purpose, Role},
 };
 
@@ -104,7 +104,7 @@ impl<P: RoomPort> Session<P> {
             ))
         })?;
         let purpose: Purpose = request.purpose.parse().map_err(refuse)?;
-        let version = request.notice_version.unwrap_or_else(|| notice::VERSION.to_owned());
+        let version = request.notice_version.unwrap_or_else(|| self.setup.notice_version.clone());
         if version.chars().count() > NOTICE_VERSION_MAX {
             return Err(refuse(format!("notice_version may have {NOTICE_VERSION_MAX} characters")));
         }

@@ -46,7 +46,7 @@ impl SttProvider for Stub {
     }
 
     fn capabilities(&self) -> SttCapabilities {
-        SttCapabilities { partials: true, word_times: false }
+        SttCapabilities { partials: true, word_times: false, remote: false }
     }
 
     fn open(&self, language: &str) -> SttStream {

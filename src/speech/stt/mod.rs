@@ -47,6 +47,8 @@ pub struct Transcript {
 pub struct SttCapabilities {
     pub partials: bool,
     pub word_times: bool,
+    /// The audio leaves this server, which people are told before they consent.
+    pub remote: bool,
 }
 
 pub trait SttProvider: Send + Sync {

@@ -82,7 +82,7 @@ impl SttProvider for OpenAiStt {
     }
 
     fn capabilities(&self) -> SttCapabilities {
-        SttCapabilities::default()
+        SttCapabilities { remote: true, ..SttCapabilities::default() }
     }
 
     fn open(&self, language: &str) -> SttStream {
