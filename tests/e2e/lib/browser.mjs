@@ -77,14 +77,14 @@ function silence() {
  * A page with hooks (see hooks.mjs). Errors of the page are collected in `page.faults`.
  * `microphone`: `device` as the page asks for it, `plain` without voice processing, `cue` to say things at will.
  */
-export async function openPage(browser, { microphone = 'cue', packets = false, viewport = DESKTOP, dark = false } = {}) {
+export async function openPage(browser, { microphone = 'cue', packets = false, steady = false, viewport = DESKTOP, dark = false } = {}) {
   const context = await browser.newContext({
     viewport,
     colorScheme: dark ? 'dark' : 'light',
     // The hooks bring their own worklet and worker; the page's policy would keep them out.
     bypassCSP: true,
   });
-  await context.addInitScript({ content: `(${hook})(${JSON.stringify({ microphone, packets })});` });
+  await context.addInitScript({ content: `(${hook})(${JSON.stringify({ microphone, packets, steady })});` });
   const page = await context.newPage();
   page.faults = [];
   page.on('pageerror', (error) => page.faults.push(error.message));

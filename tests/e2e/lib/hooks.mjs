@@ -8,10 +8,12 @@
  * - `people`: sid and identity of everybody that the server ever told of, read off the signalling socket; `joins` and
  *   `resumes` count its first messages;
  * - with `packets`, also every Opus packet as it *arrived*, before the jitter buffer;
+ * - with `steady`, every audio receiver keeps a buffer of 200 ms: it then need not stretch time while it finds its size, and
+ *   what is compared is what the network brought;
  * - with `microphone: 'cue'`, the microphone is a source that is silent until `say()` plays a WAV into it;
  * - with `microphone: 'plain'`, the browser's own microphone without its voice processing.
  */
-export function hook({ microphone, packets }) {
+export function hook({ microphone, packets, steady }) {
   if (window.viva || window !== window.top) return;
   const RATE = 48_000;
   const viva = (window.viva = { tracks: [], connections: [], said: [], people: [], joins: 0, resumes: 0 });
@@ -70,8 +72,21 @@ export function hook({ microphone, packets }) {
     context.createMediaStreamSource(new MediaStream([track])).connect(node);
   };
 
+  // A receiver is watched from its making on: set later, Chromium does not show its packets.
+  const watched = [];
+  const watch = (receiver) => {
+    if (!packets || receiver.track.kind !== 'audio' || watched.includes(receiver)) return;
+    worker ??= new Worker(script(PACKETS));
+    receiver.transform = new RTCRtpScriptTransform(worker, { track: watched.push(receiver) - 1 });
+  };
+
   const Native = window.RTCPeerConnection;
   window.RTCPeerConnection = class extends Native {
+    addTransceiver(...args) {
+      const transceiver = super.addTransceiver(...args);
+      watch(transceiver.receiver);
+      return transceiver;
+    }
     constructor(...args) {
       super(...args);
       viva.connections.push(this);
@@ -80,12 +95,10 @@ export function hook({ microphone, packets }) {
         const old = viva.tracks.find((t) => t.receiver === receiver);
         if (old) return void old.streams.push(stream);
         const entry = { kind: track.kind, streams: [stream], blocks: [], receiver, track };
-        const index = viva.tracks.push(entry) - 1;
+        viva.tracks.push(entry);
         if (track.kind !== 'audio') return;
-        if (packets) {
-          worker ??= new Worker(script(PACKETS));
-          receiver.transform = new RTCRtpScriptTransform(worker, { track: index });
-        }
+        watch(receiver);
+        if (steady) receiver.jitterBufferTarget = 200;
         void record(entry, track);
       });
     }
@@ -138,7 +151,7 @@ export function hook({ microphone, packets }) {
   viva.packets = async (index) => {
     const channel = new MessageChannel();
     const answer = new Promise((resolve) => (channel.port1.onmessage = ({ data }) => resolve(data)));
-    worker.postMessage({ track: index, port: channel.port2 }, [channel.port2]);
+    worker.postMessage({ track: watched.indexOf(viva.tracks[index].receiver), port: channel.port2 }, [channel.port2]);
     const { packets: list, origin } = await answer;
     const pcm = await decode(list.map((p) => p.data));
     return list.map((p, i) => ({

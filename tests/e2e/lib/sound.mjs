@@ -119,11 +119,11 @@ export function locate(reference, recording) {
 }
 
 /**
- * Compares what was received with what was sent, in windows of 250 ms, each aligned by itself: a jitter buffer may
- * stretch what lies between two windows.
+ * Compares what was received with what was sent, in windows of 250 ms, each aligned by itself: a jitter buffer stretches
+ * what lies between two windows, a pause by some 100 ms.
  * @returns {{start: number, voiced: boolean, correlation: number, lag: number}[]} times and lags in seconds
  */
-export function compare(reference, recording, { window = 0.25, search = 0.08 } = {}) {
+export function compare(reference, recording, { window = 0.25, search = 0.4 } = {}) {
   const { offset } = locate(reference, recording);
   const [a, b] = [third(reference), third(recording)];
   const rate = a.rate;
@@ -140,10 +140,15 @@ export function compare(reference, recording, { window = 0.25, search = 0.08 } =
       continue;
     }
     let best = { correlation: -1, lag: centre };
-    for (let lag = centre - reach; lag <= centre + reach; lag++) {
-      const correlation = correlate(a.samples, start, b.samples, start + lag, size);
-      if (correlation > best.correlation) best = { correlation, lag };
-    }
+    const look = (from, to) => {
+      for (let lag = from; lag <= to; lag++) {
+        const correlation = correlate(a.samples, start, b.samples, start + lag, size);
+        if (correlation > best.correlation) best = { correlation, lag };
+      }
+    };
+    // Most windows lie where the one before lay.
+    look(centre - 3, centre + 3);
+    if (best.correlation < 0.9) look(centre - reach, centre + reach);
     if (best.correlation > 0.8) centre = best.lag;
     out.push({ start: start / rate, voiced, correlation: best.correlation, lag: best.lag / rate });
   }
@@ -190,28 +195,42 @@ function isVoiced(samples, start, size, rate) {
 }
 
 /**
- * The strongest frequency of every stretch of `length` seconds that begins at the given times; 0 where it is silent.
- * Searched in steps of 1 Hz by a windowed single-frequency transform.
+ * The tones of a recording in order, each as one of the given frequencies: windows of 30 ms, one each 10 ms, count where
+ * a single frequency carries at least `share` of their energy; a tone is heard in at least two windows in a row.
  */
-export function pitches({ samples, rate }, times, length, { low = 100, high = 800 } = {}) {
-  const size = Math.round(length * rate);
-  return times.map((time) => {
-    const start = Math.round(time * rate);
-    if (start < 0 || start + size > samples.length || rms(samples, start, size) < LOUD) return 0;
+export function tones({ samples, rate }, frequencies, { share = 0.7 } = {}) {
+  const every = 8;
+  const size = Math.round((0.03 * rate) / every);
+  const step = Math.round((0.01 * rate) / every);
+  const low = new Float32Array(Math.floor(samples.length / every));
+  for (let i = 0; i < low.length; i++) {
+    for (let k = 0; k < every; k++) low[i] += samples[i * every + k] / every;
+  }
+  const waves = frequencies.map((hz) =>
+    Array.from({ length: size }, (_, i) => (2 * Math.PI * hz * i * every) / rate).map((p) => [Math.cos(p), Math.sin(p)]),
+  );
+  const out = [];
+  let run = { hz: 0, length: 0 };
+  for (let start = 0; start + size <= low.length; start += step) {
+    let energy = 0;
+    for (let i = 0; i < size; i++) energy += low[start + i] ** 2;
     let best = { power: 0, hz: 0 };
-    for (let hz = low; hz <= high; hz += 1) {
-      let [re, im] = [0, 0];
-      for (let i = 0; i < size; i += 4) {
-        const hann = 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / size);
-        const phase = (2 * Math.PI * hz * i) / rate;
-        re += samples[start + i] * hann * Math.cos(phase);
-        im += samples[start + i] * hann * Math.sin(phase);
-      }
-      const power = re * re + im * im;
-      if (power > best.power) best = { power, hz };
+    if (Math.sqrt(energy / size) > LOUD) {
+      waves.forEach((wave, n) => {
+        let [re, im] = [0, 0];
+        for (let i = 0; i < size; i++) {
+          re += low[start + i] * wave[i][0];
+          im += low[start + i] * wave[i][1];
+        }
+        const power = (2 * (re * re + im * im)) / (size * energy);
+        if (power > best.power) best = { power, hz: frequencies[n] };
+      });
     }
-    return best.hz;
-  });
+    const hz = best.power >= share ? best.hz : 0;
+    run = hz === run.hz ? { hz, length: run.length + 1 } : { hz, length: 1 };
+    if (run.hz && run.length === 2) out.push(hz);
+  }
+  return out;
 }
 
 /** Length of the longest common subsequence; `same` says whether two elements match. */

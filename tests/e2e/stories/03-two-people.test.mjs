@@ -1,11 +1,12 @@
 // Two people in one call: they see and hear each other; the interviewer hears only who allowed it; and the time that
 // the server says a reply took is the gap that a third ear measures.
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe } from 'node:test';
 import { arrived, audioOf, COLOURS, launch, openPage, played, say } from '../lib/browser.mjs';
 import { answer, said, storedTranscript } from '../lib/interview.mjs';
-import { arrivals, burstStarts, lastLoudBefore } from '../lib/arrivals.mjs';
+import { arrivals, burstStarts, laidOut, lateness, lastAudibleBefore } from '../lib/arrivals.mjs';
 import { output } from '../lib/paths.mjs';
 import { serve } from '../lib/server.mjs';
 import { compare, likeness, readWav, writeWav } from '../lib/sound.mjs';
@@ -17,10 +18,17 @@ import { accept, interviewerIs, inviteLink, practice, ring } from '../lib/visit.
 import { sleep, until } from '../lib/wait.mjs';
 
 const TAP = 'viva_tap_packets_total';
-/** What the two tell each other; longer than any answer, so that there are windows enough. */
+/** How well the recorded gap and the told latency agree, ms. */
+const AGREE_MS = 20;
+/** Packets later than this between server and receiver cannot be measured by, ms. */
+const LATE_MS = 12;
+/**
+ * What the two tell each other, both at once. Long: a jitter buffer that has just begun stretches time, and a window in
+ * which it does so is not alike however well the packets came.
+ */
 const STORY = {
-  ada: ['last year i led the migration of our billing service', 0.4, 'we moved the traffic in small steps and measured every step'],
-  grace: ['the hardest part was keeping the old and the new database equal', 0.4, 'next time i would write the rollback plan first'],
+  ada: [ANSWERS.part, 0.3, ANSWERS.steps, 0.3, ANSWERS.again, 0.3, ANSWERS.short],
+  grace: [ANSWERS.hardest, 0.3, ANSWERS.again, 0.3, ANSWERS.part, 0.3, ANSWERS.steps],
 };
 
 describe('two people and the interviewer', () => {
@@ -32,8 +40,8 @@ describe('two people and the interviewer', () => {
     ear = await transcriber('two-people', SENTENCES);
     server = await serve('two-people', { speech: { stt: ear.config } });
     browsers.push(await launch({ colour: COLOURS.ada }), await launch({ colour: COLOURS.grace }));
-    ada = await openPage(browsers[0]);
-    grace = await openPage(browsers[1], { packets: true });
+    ada = await openPage(browsers[0], { packets: true, steady: true });
+    grace = await openPage(browsers[1], { packets: true, steady: true });
   });
   after(async () => {
     for (const browser of browsers) await browser.close();
@@ -63,18 +71,19 @@ describe('two people and the interviewer', () => {
   });
 
   step('both hear each other', async () => {
-    for (const [from, to, sender, words] of [
-      [ada, grace, adasCall, STORY.ada],
-      [grace, ada, gracesCall, STORY.grace],
-    ]) {
-      const wav = await speak([0.3, ...words, 0.3]);
-      await say(from, wav);
+    const wavs = [await speak([0.3, ...STORY.ada, 0.3]), await speak([0.3, ...STORY.grace, 0.3])];
+    for (let attempt = 1; ; attempt++) {
+      await Promise.all([say(ada, wavs[0]), say(grace, wavs[1])]);
       await sleep(500);
-      const sound = await played(to, await audioOf(to, sender.identity));
-      writeWav(join(output('e2e'), `two-people-${sender.name}.wav`), sound.samples, sound.rate);
-      const { share, voiced } = likeness(compare(readWav(wav), sound));
-      assert.ok(voiced >= 15, `${voiced} voiced windows`);
-      assert.ok(share >= 0.95, `${sender.name}: ${(share * 100).toFixed(0)} % of ${voiced} voiced windows are alike`);
+      const heard = await Promise.all([hears(grace, adasCall, wavs[0]), hears(ada, gracesCall, wavs[1])]);
+      for (const { who, played, brought, voiced } of heard) {
+        console.log(`    of ${who}: ${voiced} voiced windows, alike as played ${percent(played)}, as the packets hold them ${percent(brought)}`);
+        assert.ok(voiced >= 30, `${voiced} voiced windows`);
+        assert.ok(brought >= 0.95, 'every packet came, and whole');
+      }
+      if (heard.every(({ played }) => played >= 0.95)) break;
+      // All packets were there, but a busy machine did not play or speak them in time: that says nothing about the server.
+      assert.ok(attempt < 3, 'the machine is too busy to play what arrived');
     }
   });
 
@@ -89,8 +98,10 @@ describe('two people and the interviewer', () => {
   step('allowed later, the interviewer begins, and the second person hears it too', async () => {
     await ada.getByRole('button', { name: 'Let the AI listen' }).click();
     await interviewerIs(ada, 'listening', { timeout: 60_000 });
-    assert.ok((await server.metric(TAP)) > 0);
-    await until('Grace to have the interviewer’s voice', () => audioOf(grace, 'viva-interviewer'));
+    // Nothing is counted yet: a silent microphone sends nothing.
+    await until('the tap to be open', async () => (await server.metric('viva_taps_open')) === 1);
+    const voice = await arrived(grace, await audioOf(grace, 'viva-interviewer'));
+    assert.ok(voice.filter((p) => p.size > 10).length > 100, 'Grace has the greeting and the question');
   });
 
   step('the second person’s talk stays out of it without consent', async () => {
@@ -101,32 +112,39 @@ describe('two people and the interviewer', () => {
   });
 
   step('the response latency is the gap in the recorded audio', async () => {
-    await answer(ada, ANSWERS.short);
-    await answer(ada, ANSWERS.part);
-    await answer(ada, ANSWERS.hardest);
+    // Answers that end in a sharp sound: where one fades out, nobody can say to 20 ms where it ended.
+    const given = [ANSWERS.short, ANSWERS.part, ANSWERS.steps];
+    for (const words of given) await answer(ada, words);
     await interviewerIs(ada, 'listening');
     const { turns } = await server.get(`/v1/interviews/${adasCall.id}/turns`, adasCall.token);
     const replies = turns.filter((t) => t.act !== 'greet' && t.times.first_packet_us != null);
     assert.deepEqual(turns.map((t) => t.act), ['greet', 'probe', 'ask', 'ask'].slice(0, turns.length));
     const person = arrivals(await arrived(grace, await audioOf(grace, adasCall.identity)));
     const voice = arrivals(await arrived(grace, await audioOf(grace, 'viva-interviewer')));
+    writeFileSync(join(output('e2e'), 'two-people-arrivals.json'), JSON.stringify({ person, voice, replies }));
     const starts = burstStarts(voice).slice(-replies.length);
     assert.equal(starts.length, replies.length);
     const rows = starts.map((start, i) => {
-      const gap = start - lastLoudBefore(person, start);
-      return { act: replies[i].act, gap, told: replies[i].times.first_packet_us / 1000 };
+      const end = lastAudibleBefore(person, start);
+      const late = Math.max(lateness(person, end), lateness(voice, start));
+      return { act: replies[i].act, gap: start - end, told: replies[i].times.first_packet_us / 1000, late };
     });
-    for (const { act, gap, told } of rows) console.log(`    ${act}: recorded gap ${gap.toFixed(1)} ms, told ${told.toFixed(1)} ms`);
-    for (const { act, gap, told } of rows) assert.ok(Math.abs(gap - told) <= 20, `${act}: ${gap.toFixed(1)} ms recorded, ${told.toFixed(1)} ms told`);
+    const row = ({ act, gap, told, late }) =>
+      `${act}: recorded gap ${gap.toFixed(1)} ms, told ${told.toFixed(1)} ms (packets late by ${late.toFixed(1)} ms)`;
+    for (const each of rows) console.log(`    ${row(each)}`);
+    // Where a busy machine brought the packets late to this receiver, its clock tells nothing about the server's.
+    const prompt = rows.filter(({ late }) => late <= LATE_MS);
+    assert.ok(prompt.length >= 2, 'the machine is too busy to measure by');
+    for (const each of prompt) assert.ok(Math.abs(each.gap - each.told) <= AGREE_MS, row(each));
     const metrics = await server.metrics();
     assert.equal(metrics.get('viva_response_latency_seconds_count'), replies.length);
     const told = rows.reduce((sum, row) => sum + row.told, 0) / 1000;
     assert.ok(Math.abs(metrics.get('viva_response_latency_seconds_sum') - told) < 0.005 * rows.length, 'histogram and turns agree');
-    for (const { gap } of rows) assert.ok(inBucket(metrics, gap / 1000), `the histogram has a reply of ${gap.toFixed(0)} ms`);
+    for (const { gap } of prompt) assert.ok(inBucket(metrics, gap / 1000), `the histogram has a reply of ${gap.toFixed(0)} ms`);
   });
 
   step('withdrawn in the middle of an answer, listening stops within a second', async () => {
-    const talking = say(ada, await speak([0.2, ANSWERS.steps, 0.2, ANSWERS.again, 0.2, ANSWERS.hardest]));
+    const talking = say(ada, await speak([0.2, ANSWERS.hardest, 0.2, ANSWERS.again, 0.2, ANSWERS.repeat]));
     await until('the tap to count', async () => {
       const before = await server.metric(TAP);
       await sleep(200);
@@ -148,17 +166,31 @@ describe('two people and the interviewer', () => {
     const lines = await storedTranscript(server, adasCall);
     assert.deepEqual(said(lines, 'interviewer'), []);
     const own = said(lines, 'interviewee').join(' ');
-    assert.ok(own.startsWith([ANSWERS.short, ANSWERS.part, ANSWERS.hardest].join(' ')), own);
+    assert.ok(own.startsWith([ANSWERS.short, ANSWERS.part, ANSWERS.steps].join(' ')), own);
     assert.ok(!own.includes(ANSWERS.again), own);
   });
 
   step('the pages had no errors', () => assert.deepEqual([...ada.faults, ...grace.faults], []));
 
+  /** How much of a WAV that was said last is in what the page played, and in the packets that reached it. */
+  async function hears(page, sender, wav) {
+    const index = await audioOf(page, sender.identity);
+    const [sound, packets] = await Promise.all([played(page, index), arrived(page, index)]);
+    writeWav(join(output('e2e'), `two-people-${sender.name}.wav`), sound.samples, sound.rate);
+    const reference = readWav(wav);
+    // Earlier attempts are in the recording too.
+    const tail = (s) => ({ ...s, samples: s.samples.slice(-(reference.samples.length + 3 * s.rate)) });
+    const asPlayed = likeness(compare(reference, tail(sound)));
+    const asBrought = likeness(compare(reference, tail(laidOut(packets, sound.rate))));
+    return { who: sender.name, played: asPlayed.share, voiced: asPlayed.voiced, brought: asBrought.share };
+  }
   async function framesDecoded(page) {
     const stats = await page.evaluate(() => window.viva.stats());
     return stats.filter((s) => s.type === 'inbound-rtp' && s.kind === 'video').reduce((sum, s) => sum + (s.framesDecoded ?? 0), 0);
   }
 });
+
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 /** Whether some bucket at or next to this value holds an observation: the histogram agrees within its own width. */
 function inBucket(metrics, seconds) {
