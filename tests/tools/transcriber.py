@@ -59,12 +59,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         if self.path != "/v1/audio/transcriptions":
             return self.refuse(404, "no such endpoint", None)
-        if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
-            return self.refuse(401, "Incorrect API key provided", "invalid_api_key")
         began = time.time()
+        # Read in any case: a client that is refused while it still sends sees a broken pipe instead of the answer.
         body = self.body()
         if body is None:
             return self.refuse(413, "the file is too large", None)
+        if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
+            return self.refuse(401, "Incorrect API key provided", "invalid_api_key")
         head = f"Content-Type: {self.headers.get('Content-Type', '')}\r\n\r\n".encode()
         form = {p.get_param("name", header="content-disposition"): p for p in message_from_bytes(head + body).walk()}
         if "file" not in form or "model" not in form:
