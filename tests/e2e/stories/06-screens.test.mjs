@@ -112,6 +112,7 @@ describe('screens', () => {
     const other = await openPage(browsers[0]);
     const place = await practice(other, silent, { plan: SHORT_PLAN });
     await other.getByTestId('recognition-off').waitFor();
+    await other.getByRole('button', { name: 'Not transcribed' }).waitFor();
     await interviewerIs(other, 'listening');
     await say(other, await spoken(ANSWERS.part));
     await until('the next question', async () => (await other.getByTestId('progress').innerText()) === '2 of 3');

@@ -4,14 +4,17 @@ import type { Consents } from '../consent';
 export function Badges({
   consents,
   known,
+  recognised,
   onOpen,
 }: {
   consents: Consents;
   known: boolean;
+  /** Whether the server understands words at all. */
+  recognised: boolean;
   onOpen: () => void;
 }) {
-  // Without a listener there is nothing to write down, whatever was said about keeping it.
-  const transcribed = consents.ai_interviewer && consents.transcription;
+  // Without a listener that understands there is nothing to write down, whatever was said about keeping it.
+  const transcribed = recognised && consents.ai_interviewer && consents.transcription;
   const badge = (on: boolean, word: string, explain: string) => (
     <button
       type="button"

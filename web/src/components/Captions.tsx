@@ -1,5 +1,5 @@
 // Captions of both sides, newest at the bottom. It follows the newest line unless the reader scrolled up.
-import { useLayoutEffect, useRef } from 'react';
+import { useEffect, useLayoutEffect, useRef } from 'react';
 import type { Caption } from '../captions';
 
 export function Captions({
@@ -22,6 +22,17 @@ export function Captions({
   useLayoutEffect(() => {
     if (follows.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [captions, size]);
+
+  // A phone that is turned, or a keyboard that opens, must not hide the newest line.
+  useEffect(() => {
+    const target = box.current;
+    if (!target) return;
+    const observer = new ResizeObserver(() => {
+      if (follows.current) target.scrollTop = target.scrollHeight;
+    });
+    observer.observe(target);
+    return () => observer.disconnect();
+  }, []);
 
   return (
     <div

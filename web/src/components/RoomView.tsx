@@ -126,7 +126,12 @@ export function RoomView({ call, handle }: { call: Call; handle: CallHandle }) {
     <div className="room" data-testid="room" data-status={status} onClickCapture={leaveNoFocus}>
       <header className="room-head">
         <h1 className="room-title">{call.planTitle}</h1>
-        <Badges consents={consents} known={known} onOpen={() => setPanel('consent')} />
+        <Badges
+          consents={consents}
+          known={known}
+          recognised={interviewer.recognition !== 'off'}
+          onOpen={() => setPanel('consent')}
+        />
         <div className="room-tools">
           {call.invitePath && (
             <button type="button" className="secondary only-wide" onClick={() => setPanel('invite')}>
