@@ -149,10 +149,17 @@ async def main(arguments):
     ]
 
     await speak(source, arguments.speech)
-    await until(
-        "the transcription of the answer",
-        lambda: any(t["from"] == own.identity and t.get("lk.transcription_final") == "true" for t in me.transcriptions),
-    )
+    try:
+        await until(
+            "the transcription of the answer",
+            lambda: any(
+                t["from"] == own.identity and t.get("lk.transcription_final") == "true" for t in me.transcriptions
+            ),
+        )
+    except TimeoutError:
+        print("statistics:", await me.room.get_rtc_stats(), file=sys.stderr)
+        print("seen:", me.transcriptions, me.states, me.audio, file=sys.stderr)
+        raise
     await until("the interviewer to go on", lambda: me.states.count("speaking") >= 1 and me.states[-1] == "listening")
     result = {
         "identity": own.identity,

@@ -38,7 +38,7 @@ describe('an interview by voice', () => {
   let ear, server, browser, page, call;
   const seen = [];
 
-  const step = steps('interview', () => ({ page }));
+  const step = steps('interview', () => ({ server, page }));
   before(async () => {
     ear = await transcriber('interview', SENTENCES);
     server = await serve('interview', { speech: { stt: ear.config } });

@@ -23,7 +23,7 @@ const UNDERSTOOD = 'the model itself heard this sentence about databases';
 describe('an interview with whisper and a Piper voice', () => {
   let server, browser, page, call, voice;
 
-  const step = steps('engines', () => ({ page }));
+  const step = steps('engines', () => ({ server, page }));
   before(async () => {
     const models = output('e2e', 'models');
     const whisper = join(models, 'rigged.bin');

@@ -35,7 +35,7 @@ describe('two people and the interviewer', () => {
   let ear, server, ada, grace, adasCall, gracesCall;
   const browsers = [];
 
-  const step = steps('two-people', () => ({ ada, grace }));
+  const step = steps('two-people', () => ({ server, ada, grace }));
   before(async () => {
     ear = await transcriber('two-people', SENTENCES);
     server = await serve('two-people', { speech: { stt: ear.config } });

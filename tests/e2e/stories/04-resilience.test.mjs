@@ -19,7 +19,7 @@ const BARGE_IN_MS = 60;
 describe('resilience', () => {
   let ear, server, line, browser, page, call;
 
-  const step = steps('resilience', () => ({ page }));
+  const step = steps('resilience', () => ({ server, page }));
   before(async () => {
     // Whole sentences or their beginnings: who hangs up in mid-word has said the words before.
     ear = await transcriber('resilience', SENTENCES, { prefixes: true });

@@ -11,7 +11,7 @@ import { choosePractice, practice } from '../lib/visit.mjs';
 
 describe('errors on the page', () => {
   let server, browser, page, call;
-  const step = steps('errors', () => ({ page }));
+  const step = steps('errors', () => ({ server, page }));
   before(async () => {
     server = await serve('errors');
     browser = await launch();

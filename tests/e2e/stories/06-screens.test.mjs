@@ -18,7 +18,7 @@ const LONG_NAME = 'Maximiliana Konstantinopoulou-Featherstonehaugh von Hohenstau
 describe('screens', () => {
   let ear, server, silent, page, guest, call;
   const browsers = [];
-  const step = steps('screens', () => ({ page, guest }));
+  const step = steps('screens', () => ({ server, page, guest }));
   before(async () => {
     ear = await transcriber('screens', SENTENCES);
     server = await serve('screens', { speech: { stt: ear.config } });

@@ -18,7 +18,7 @@ import { Hopeless, until } from '../lib/wait.mjs';
 describe('the Python SDK in an interview', () => {
   let ear, server, browser, page, made, guest, python, result;
 
-  const step = steps('sdk', () => ({ page }));
+  const step = steps('sdk', () => ({ server, page }));
   before(async () => {
     ear = await transcriber('sdk', SENTENCES);
     server = await serve('sdk', { rtc: { advertise_ips: [] }, speech: { stt: ear.config } });
