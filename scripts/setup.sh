@@ -16,6 +16,8 @@ done
 PACKAGES=(build-essential cmake clang libclang-dev pkg-config git curl ca-certificates python3-venv espeak-ng)
 TEST_PACKAGES=(chromium pocketsphinx pocketsphinx-en-us sox ffmpeg sqlite3)
 NODE_MIN=18
+# What is installed where Rust is missing or too old: the checks pass with it; a newer clippy may know more lints.
+RUST_TESTED=1.95.0
 RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -1)" = "$2" ]; }
@@ -46,12 +48,12 @@ rust() {
 	if have cargo && at_least "$(cargo --version | cut -d' ' -f2)" "$RUST_MIN" && { [ "$TEST" = 0 ] || have cargo-clippy; }; then return; fi
 	if have rustup; then
 		say "Updating Rust (this needs $RUST_MIN or newer)"
-		rustup toolchain install stable --profile minimal --component clippy --component rustfmt
-		rustup default stable
+		rustup toolchain install "$RUST_TESTED" --profile minimal --component clippy --component rustfmt
+		rustup default "$RUST_TESTED"
 	else
 		say "Installing Rust with rustup"
-		curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-			sh -s -- -y --profile minimal --component clippy --component rustfmt --no-modify-path
+		curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh |
+			sh -s -- -y --default-toolchain "$RUST_TESTED" --profile minimal --component clippy --component rustfmt --no-modify-path
 		PATH="$HOME/.cargo/bin:$PATH"
 	fi
 	at_least "$(cargo --version | cut -d' ' -f2)" "$RUST_MIN" || die "Rust $RUST_MIN or newer is needed, and $(cargo --version) was found first on the PATH. Remove the older one or put ~/.cargo/bin first."
