@@ -6,7 +6,8 @@ import numpy as np
 from livekit import rtc
 
 RATE = 48_000
-FRAME = 480
+# 100 ms: each frame costs a round trip into the SDK, which takes longer than 10 ms on a busy machine.
+FRAME = RATE // 10
 WIDTH, HEIGHT = 320, 240
 
 

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 import wave
 
 from livekit import rtc
@@ -19,13 +20,16 @@ INTERVIEWER = "viva-interviewer"
 TOPIC = "lk.transcription"
 # A slow machine makes this test slow, not red.
 PATIENCE_S = 60
-FRAME = 480
+RATE = 48_000
+# Half a second. Each frame costs a round trip into the SDK, which on a busy machine takes longer than 10 ms: small
+# frames would leave its queue of one second empty, and silence would go out between them.
+FRAME = RATE // 2
 
 
 class Client:
-    """One participant and what reached it."""
+    """One participant and what reached it; of media only where it `listens`, since decoding costs."""
 
-    def __init__(self):
+    def __init__(self, listens):
         self.room = rtc.Room()
         self.audio = {}
         self.video = {}
@@ -34,7 +38,8 @@ class Client:
         self.calls = []
         self.states = []
         self.tasks = set()
-        self.room.on("track_subscribed", self.on_track)
+        if listens:
+            self.room.on("track_subscribed", self.on_track)
         self.room.on("participant_attributes_changed", self.on_attributes)
         self.room.register_text_stream_handler(TOPIC, lambda reader, who: self.spawn(self.read(reader, who)))
         self.room.register_text_stream_handler("notes", lambda reader, who: self.spawn(self.note(reader, who)))
@@ -66,7 +71,7 @@ class Client:
     async def listen(self, track, who):
         """Counts 10 ms frames with sound in them."""
         self.audio.setdefault(who, {"frames": 0, "loud": 0})
-        async for event in rtc.AudioStream(track, sample_rate=48000, num_channels=1):
+        async for event in rtc.AudioStream(track, sample_rate=RATE, num_channels=1):
             samples = event.frame.data
             level = max((abs(s) for s in samples[::8]), default=0)
             self.audio[who]["frames"] += 1
@@ -100,18 +105,24 @@ async def until(what, probe):
 
 
 async def speak(source, path):
-    """Plays a 48 kHz mono WAV at the pace of talk, then silence, as a microphone does."""
+    """Plays a 48 kHz mono WAV at the pace of talk, then silence, as a microphone does. Tells how long that took: much
+    longer than the sound is means that it went out with holes."""
     with wave.open(path) as wav:
-        data = wav.readframes(wav.getnframes()) + bytes(2 * 48000 * 2)
-    for at in range(0, len(data) - FRAME * 2, FRAME * 2):
-        await source.capture_frame(rtc.AudioFrame(data[at : at + FRAME * 2], 48000, 1, FRAME))
+        data = wav.readframes(wav.getnframes()) + bytes(2 * RATE * 2)
+    started = time.monotonic()
+    for at in range(0, len(data), FRAME * 2):
+        piece = data[at : at + FRAME * 2]
+        await source.capture_frame(rtc.AudioFrame(piece, RATE, 1, len(piece) // 2))
+    await source.wait_for_playout()
+    took = time.monotonic() - started
+    return {"took_s": round(took, 2), "sound_s": round(len(data) / 2 / RATE, 2)}
 
 
 async def main(arguments):
-    me, guest = Client(), Client()
+    me, guest = Client(listens=True), Client(listens=False)
     await me.join(arguments.url, arguments.token)
     await guest.join(arguments.url, arguments.guest_token)
-    source = rtc.AudioSource(48000, 1)
+    source = rtc.AudioSource(RATE, 1)
     track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
     options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
     await me.room.local_participant.publish_track(track, options)
@@ -122,7 +133,7 @@ async def main(arguments):
     for purpose in ("ai_interviewer", "transcription"):
         consent[purpose] = await me.room.local_participant.perform_rpc(
             destination_identity=INTERVIEWER, method="viva.consent",
-            payload=json.dumps({"purpose": purpose, "granted": True, "notice_version": "test"}),
+            payload=json.dumps({"purpose": purpose, "granted": True}),
         )  # fmt: skip
     refusals = {}
     for method, payload in (("viva.nonsense", "{}"), ("viva.consent", "no json")):
@@ -148,7 +159,7 @@ async def main(arguments):
         await other.perform_rpc(destination_identity=own.identity, method="echo", payload="xyz"),
     ]
 
-    await speak(source, arguments.speech)
+    spoke = await speak(source, arguments.speech)
     try:
         await until(
             "the transcription of the answer",
@@ -158,7 +169,7 @@ async def main(arguments):
         )
     except TimeoutError:
         print("statistics:", await me.room.get_rtc_stats(), file=sys.stderr)
-        print("seen:", me.transcriptions, me.states, me.audio, file=sys.stderr)
+        print("spoke:", spoke, "seen:", me.transcriptions, me.states, me.audio, file=sys.stderr)
         raise
     await until("the interviewer to go on", lambda: me.states.count("speaking") >= 1 and me.states[-1] == "listening")
     result = {
@@ -168,7 +179,7 @@ async def main(arguments):
         },
         "states": me.states, "audio": me.audio, "video": me.video, "transcriptions": me.transcriptions,
         "texts": [[who, text[:30], len(text)] for who, text in me.texts + guest.texts],
-        "answers": answers, "consent": consent, "refusals": refusals,
+        "answers": answers, "consent": consent, "refusals": refusals, "spoke": spoke,
     }  # fmt: skip
     await guest.room.disconnect()
     await me.room.disconnect()
