@@ -59,6 +59,7 @@ fn listening(c: &mut Criterion) {
         let (start, mut seq, mut events) = (Instant::now(), 0u64, Vec::new());
         b.iter(|| {
             let packet = AudioPacket {
+                source: 1,
                 seq,
                 rtp_time: seq * 960,
                 arrived: start + Duration::from_millis(20) * seq as u32,

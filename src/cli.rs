@@ -6,7 +6,7 @@
 mod models;
 mod token;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -94,9 +94,15 @@ impl ConfigArgs {
         flag("--models-dir", "models.dir", self.models_dir.as_ref());
         flag("--log", "server.log.filter", self.log.as_ref());
         self.set.iter().for_each(|(key, value)| flag("--set", key, Some(value)));
-        let sources = Sources { file: self.config.clone(), dev: self.dev, env: std::env::vars().collect(), flags };
+        let sources =
+            Sources { file: self.config.clone(), dev: self.dev, env: environment(std::env::vars_os()), flags };
         Ok(Config::load(&sources)?)
     }
+}
+
+/// The variables that are text. Others are not ours, and may be anything.
+fn environment(vars: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
+    vars.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 /// Why a command ended without doing what it should.

@@ -2,13 +2,7 @@
 //!
 //! The tap is bounded and lossy: forwarding never waits for listening. What it drops is counted.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -24,6 +18,8 @@ pub const PACKET_SAMPLES: usize = 960;
 /// One Opus packet as it came from a participant.
 #[derive(Clone)]
 pub struct AudioPacket {
+    /// The stream (SSRC) that numbered it: numbers and times of two streams have nothing to do with each other.
+    pub source: u32,
     /// Extended RTP sequence number: does not wrap.
     pub seq: u64,
     /// Extended RTP time in 1/48000 s: does not wrap.
@@ -57,41 +53,43 @@ pub struct SinkClosed;
 /// Makes both ends of a tap that holds at most `capacity` packets.
 pub fn tap(capacity: usize) -> (TapWriter, TapReader) {
     let (tx, rx) = mpsc::channel(capacity);
-    let dropped = Arc::new(AtomicU64::new(0));
-    (TapWriter { tx, dropped: dropped.clone() }, TapReader { rx, dropped })
+    (TapWriter { tx }, TapReader { rx })
 }
 
 /// The media worker's end of a tap. Dropping it ends the reader's stream.
 pub struct TapWriter {
     tx: mpsc::Sender<AudioPacket>,
-    dropped: Arc<AtomicU64>,
+}
+
+/// What became of a packet written into a tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapWrite {
+    Taken,
+    /// Dropped: the reader is behind.
+    Full,
+    /// Dropped: the reader is gone, and nothing will be read any more.
+    Closed,
 }
 
 impl TapWriter {
-    /// Never blocks. Returns false where the packet was dropped, because the reader is behind or gone.
-    pub fn write(&self, packet: AudioPacket) -> bool {
-        let taken = self.tx.try_send(packet).is_ok();
-        if !taken {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+    /// Never blocks.
+    pub fn write(&self, packet: AudioPacket) -> TapWrite {
+        match self.tx.try_send(packet) {
+            Ok(()) => TapWrite::Taken,
+            Err(mpsc::error::TrySendError::Full(_)) => TapWrite::Full,
+            Err(mpsc::error::TrySendError::Closed(_)) => TapWrite::Closed,
         }
-        taken
     }
 }
 
 /// The listener's end of a tap.
 pub struct TapReader {
     rx: mpsc::Receiver<AudioPacket>,
-    dropped: Arc<AtomicU64>,
 }
 
 impl TapReader {
     /// The next packet in order of arrival; `None` once the tap is closed and drained.
     pub async fn read(&mut self) -> Option<AudioPacket> {
         self.rx.recv().await
-    }
-
-    /// Packets dropped since the tap was opened because this end was behind.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-pub use self::download::{PullError, Pulled, pull};
+pub use self::download::{PullError, Pulled, Unfinished, pull};
 use crate::speech::stt::ggml;
 
 /// Where the catalogue's paths are found, unless `models.base_url` says otherwise.

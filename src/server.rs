@@ -1,8 +1,9 @@
 //! Builds the server of its parts, runs it, and takes it down in order. The only file that knows all parts.
 //!
 //! Two tokio runtimes: one for HTTP, signalling and rooms, one for speech and interviews, so that a burst of one never
-//! delays the other. Media has threads of its own, without a runtime. What speech computes (decoding, voice activity,
-//! whisper) blocks neither: each provider brings its own bounded threads.
+//! delays the other. Media has threads of its own, without a runtime. Decoding and voice activity, some 30 µs a packet,
+//! run on the runtime of speech; what takes longer (whisper, Piper, espeak-ng) has a bounded number of threads or
+//! processes beside it.
 
 mod banner;
 
@@ -11,7 +12,7 @@ use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,8 +41,10 @@ pub fn run(config: Config, dev: bool) -> Result<(), Failure> {
     let control = runtime("viva-control")?;
     let talk = runtime("viva-talk")?;
     let done = control.block_on(async {
+        // From before the first port is open: whoever can reach the server can also stop it in good order.
+        let signals = Signals::new()?;
         let server = Server::start(config, dev, &talk).await?;
-        server.run().await;
+        server.run(signals).await;
         Ok(())
     });
     // Neither runtime may hold the process back: everything that must be finished was waited for.
@@ -96,7 +99,7 @@ impl Server {
                 rooms.clone(),
                 store.clone(),
                 providers,
-                listener_config(&config),
+                ListenerConfig::from(&config.speech),
                 metrics.clone(),
             )
             .map_err(Failure::from)?
@@ -104,6 +107,7 @@ impl Server {
         let keys = Arc::new(ApiKeys::new(config.auth.keys.clone()));
         let app = App {
             interviews: interviews.clone(),
+            rooms: rooms.clone(),
             store: store.clone(),
             keys: keys.clone(),
             metrics: metrics.clone(),
@@ -120,16 +124,17 @@ impl Server {
             app,
             signalling::livekit::router(Signalling { rooms: rooms.clone(), keys, metrics: metrics.clone() }),
         );
+        // Before anybody is let in: whoever comes back must find the interview that is taken up, not a new room.
+        let recovered = interviews.recover().await.map_err(fault)?;
+        if recovered > 0 {
+            tracing::info!(interviews = recovered, "taking up interviews that the last stop cut short");
+        }
         let stop = CancellationToken::new();
         let mut listeners = tokio::task::JoinSet::new();
         let address = http.local_addr().map_err(fault)?;
         listeners.spawn(http::listener::serve(http, router, stop.clone()));
         if let Some(listener) = metrics_listener {
             listeners.spawn(http::listener::serve(listener, http::metrics_router(metrics.clone()), stop.clone()));
-        }
-        let recovered = interviews.recover().await.map_err(fault)?;
-        if recovered > 0 {
-            tracing::info!(interviews = recovered, "taking up interviews that the last stop cut short");
         }
         readiness.set_ready();
         banner::print(&config, dev, address, &lines);
@@ -138,8 +143,8 @@ impl Server {
 
     /// Waits for the signal, then drains: nothing new is let in, the last words are stored, clients are told to come
     /// back, and what is left has the grace time to end. A second signal ends the waiting.
-    async fn run(mut self) {
-        let name = wait_for_signal().await;
+    async fn run(mut self, mut signals: Signals) {
+        let name = signals.recv().await;
         let grace = Duration::from_secs(self.config.server.shutdown_grace_secs);
         tracing::info!(signal = name, grace_secs = grace.as_secs(), "shutting down");
         self.readiness.set_draining();
@@ -153,7 +158,7 @@ impl Server {
             done = drained => if done.is_err() {
                 tracing::warn!("the grace time is over; closing what is left");
             },
-            name = wait_for_signal() => tracing::warn!(signal = name, "not waiting any longer"),
+            name = signals.recv() => tracing::warn!(signal = name, "not waiting any longer"),
         }
         self.stop.cancel();
         let _ = timeout(LAST_CONNECTIONS, self.store.close()).await;
@@ -167,7 +172,7 @@ fn providers(config: &Config, talk: &Runtime, metrics: &Arc<Metrics>) -> Result<
     let setup = |error: speech::config::SetupError| Failure::Fault(error.to_string());
     let stt = speech::config::stt_from_config(&config.speech, &config.models.dir).map_err(setup)?;
     let tts = speech::config::tts_from_config(&config.speech, &config.models.dir, metrics).map_err(setup)?;
-    let llm = interview::llm::from_config(&config.interview.llm).map_err(Failure::Fault)?;
+    let llm = interview::llm::from_config(&config.interview.llm, metrics).map_err(Failure::Fault)?;
     let thinks = match &llm {
         Some(llm) => format!("{}, model {}", llm.name(), config.interview.llm.model),
         None => "scripted interviewer".into(),
@@ -196,51 +201,67 @@ fn voices(
     Ok(voices)
 }
 
-fn listener_config(config: &Config) -> ListenerConfig {
-    let vad = &config.speech.vad;
-    ListenerConfig {
-        vad_threshold: vad.threshold,
-        min_speech_ms: vad.min_speech_ms,
-        min_silence_ms: vad.min_silence_ms,
-        language: config.speech.stt.language.clone(),
-    }
+/// What asks the server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-async fn wait_for_signal() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be received; stop the server with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(fault)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(fault)?,
+        })
+    }
+
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }
 
 async fn bind(at: SocketAddr, flag: &str, key: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(at).await.map_err(|error| {
-        let next = at.port().checked_add(1000).unwrap_or(7880);
-        Failure::Fault(match error.kind() {
-            io::ErrorKind::AddrInUse => format!(
-                "port {} is in use: another Viva or another program listens there. Stop it, or choose another port with \
-                 {flag} {}:{next} ({key}).",
-                at.port(),
-                at.ip(),
-            ),
-            io::ErrorKind::PermissionDenied => format!(
-                "no permission to listen on {at}: ports below 1024 are for root. Choose another with {flag} {}:7880 \
-                 ({key}).",
-                at.ip(),
-            ),
-            io::ErrorKind::AddrNotAvailable => {
-                format!("this machine has no address {}: correct {key}, or use 0.0.0.0.", at.ip())
-            }
-            _ => format!("cannot listen on {at} ({key}): {error}"),
-        })
-    })
+    TcpListener::bind(at).await.map_err(|error| Failure::Fault(cannot_listen(at, flag, key, &error)))
+}
+
+fn cannot_listen(at: SocketAddr, flag: &str, key: &str, error: &io::Error) -> String {
+    let other = |port| SocketAddr::new(at.ip(), port);
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "port {} is in use: another Viva or another program listens there. Stop it, or choose another port with \
+             {flag} {} ({key}).",
+            at.port(),
+            other(at.port().checked_add(1000).unwrap_or(7880)),
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "no permission to listen on {at}: ports below 1024 are for root. Choose another with {flag} {} ({key}).",
+            other(7880),
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no address {}: correct {key}, or use 0.0.0.0.", at.ip())
+        }
+        _ => format!("cannot listen on {at} ({key}): {error}"),
+    }
 }
 
 fn fault(error: impl std::fmt::Display) -> Failure {
     Failure::Fault(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_port_is_proposed_as_it_can_be_typed() {
+        let told = |at: &str, kind: io::ErrorKind| {
+            cannot_listen(at.parse().unwrap(), "--listen", "server.http_listen", &kind.into())
+        };
+        assert!(told("0.0.0.0:7880", io::ErrorKind::AddrInUse).contains("--listen 0.0.0.0:8880 (server.http_listen)"));
+        assert!(told("[::1]:65000", io::ErrorKind::AddrInUse).contains("--listen [::1]:7880 "));
+        assert!(told("[::]:80", io::ErrorKind::PermissionDenied).contains("--listen [::]:7880 "));
+    }
 }

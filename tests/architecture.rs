@@ -72,6 +72,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ),
     ("src/interview/turn.rs", PURE, "the turn detector is a pure machine: time is an argument"),
     ("src/interview/conversation.rs", PURE, "the conversation is a pure machine: time is an argument"),
+    ("src/interview/cursor.rs", PURE, "the plan's cursor is a pure machine"),
     ("src/speech", &["RoomName", "RoomSid", "livekit_protocol"], "speech knows no rooms and no wire protocol"),
     ("src/interview", &["str0m", "RtpHeader"], "the interviewer never sees the transport"),
     ("src/store", &["str0m", "tokio::sync::mpsc"], "the store is called by the control plane only"),
@@ -262,31 +263,27 @@ fn every_file_says_what_it_is() {
     }
 }
 
+/// Kind, name and the rest of the line of every metric. A family without a child is not rendered, so they are read from
+/// the source.
+fn metrics() -> Vec<(String, String, String)> {
+    let text = fs::read_to_string(root().join("src/telemetry/metrics.rs")).expect("readable");
+    let metric = |line: &str| {
+        let (kind, rest) = line.trim().split_once(": ")?.1.split_once("(\"")?;
+        let kind_is_a_word = !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphabetic());
+        let (name, rest) = rest.split_once('"')?;
+        kind_is_a_word.then(|| (kind.to_owned(), name.to_owned(), rest.to_owned()))
+    };
+    let found: Vec<_> = text.lines().filter(|line| line.starts_with("    ")).filter_map(metric).collect();
+    assert!(found.len() > 20, "the metrics were not found in the source");
+    found
+}
+
 #[test]
 fn metric_names_follow_the_rules() {
     use prometheus::core::Collector;
-    let metrics = viva::telemetry::Metrics::new();
-    // A family without a child is not rendered, so the names are read from the source as well.
-    let text = fs::read_to_string(root().join("src/telemetry/metrics.rs")).expect("readable");
-    let mut seen = 0;
-    for line in text.lines().filter(|line| line.starts_with("    ") && line.contains(": ") && line.contains("(\"")) {
-        let Some((kind, rest)) = line.trim().split_once(": ").and_then(|(_, rest)| rest.split_once("(\"")) else {
-            continue;
-        };
-        if !kind.chars().all(|c| c.is_ascii_alphabetic()) || kind.is_empty() {
-            continue;
-        }
-        let name = rest.split('"').next().expect("a name");
-        seen += 1;
+    for (kind, name, rest) in metrics() {
         assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}: snake_case, no digits");
-        assert_eq!(
-            kind.contains("Counter"),
-            kind.contains("Counter") && name.ends_with("_total"),
-            "{name}: counters end in _total"
-        );
-        if !kind.contains("Counter") {
-            assert!(!name.ends_with("_total"), "{name}: only counters end in _total");
-        }
+        assert_eq!(kind.contains("Counter"), name.ends_with("_total"), "{name}: counters end in _total, and only they");
         if kind.starts_with("Histogram") {
             assert!(
                 name.ends_with("_seconds") || name.ends_with("_bytes"),
@@ -300,9 +297,24 @@ fn metric_names_follow_the_rules() {
             assert!(!rest.contains(&format!("\"{label}\"")), "{name}: `{label}` is no label, it has no bound");
         }
     }
-    assert!(seen > 20, "the metrics were not found in the source");
+    let metrics = viva::telemetry::Metrics::new();
     assert_eq!(metrics.rooms.desc()[0].fq_name, "rooms");
     assert!(metrics.render().contains("viva_rooms 0"), "the registry adds the prefix once");
+}
+
+#[test]
+fn metrics_that_are_promised_exist() {
+    let known: BTreeSet<String> = metrics().into_iter().map(|(_, name, _)| format!("viva_{name}")).collect();
+    let mut promised = 0;
+    for file in ["README.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root().join(file)).expect("readable");
+        let names = text.split('`').filter(|word| word.starts_with("viva_") && *word != "viva_");
+        for name in names.map(|word| word.split('{').next().unwrap_or(word)) {
+            promised += 1;
+            assert!(known.contains(name), "{file} promises `{name}`, which src/telemetry/metrics.rs does not have");
+        }
+    }
+    assert!(promised > 10, "README.md's section on metrics was not read");
 }
 
 #[test]

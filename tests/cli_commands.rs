@@ -1,8 +1,10 @@
 //! The program as it is started from a shell: what it says and its exit code.
 
 use std::{
+    ffi::OsStr,
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::ffi::OsStrExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -17,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_viva"));
     command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("VIVA_")) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"VIVA_")) {
         command.env_remove(name);
     }
     command
@@ -89,6 +91,13 @@ fn the_environment_is_checked_too() {
     let output = command(&["check-config"]).env("VIVA_SERVER__HTTP_LISEN", "x").output().expect("starts");
     let said = refused(&output, 2);
     assert!(said.contains("VIVA_SERVER__HTTP_LISEN") && said.contains("`server.http_listen`"), "{said}");
+}
+
+#[test]
+fn variables_that_are_no_text_are_passed_over() {
+    let odd = OsStr::from_bytes(b"\xff\xfe");
+    let output = command(&["check-config"]).env("SOMEBODYS", odd).env(odd, "x").output().expect("starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -167,8 +176,13 @@ fn a_minted_token_is_what_the_server_takes() {
 
 /// One request on a connection of its own: the answer's first line and body, or `None` where nobody listens.
 fn get(port: u16, path: &str) -> Option<String> {
+    ask(port, "GET", path, "")
+}
+
+fn ask(port: u16, method: &str, path: &str, body: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json");
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
@@ -184,29 +198,77 @@ impl Drop for Running {
     }
 }
 
-#[test]
-fn a_server_gets_ready_and_ends_on_sigterm_within_its_grace() {
-    let place = Place::new();
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
-    let listen = format!("server.http_listen=127.0.0.1:{port}");
-    let args = place.serve(&["--set", &listen, "--set", "server.shutdown_grace_secs=5"]);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut running = Running(command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts"));
+impl Running {
+    /// Starts a server at `port`.
+    fn start(place: &Place, port: u16) -> Self {
+        let listen = format!("server.http_listen=127.0.0.1:{port}");
+        let args = place.serve(&["--set", &listen, "--set", "server.shutdown_grace_secs=5"]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Self(command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts"))
+    }
+
+    fn stop(&mut self) {
+        let pid = i32::try_from(self.0.id()).expect("fits");
+        // SAFETY: a signal to our own child, which has not been waited for.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+        let status = self.0.wait().expect("ends");
+        assert!(status.success(), "{status}");
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+fn wait_until_ready(port: u16) {
     let begun = Instant::now();
     while !get(port, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
         assert!(begun.elapsed() < PATIENCE, "it does not get ready");
         std::thread::park_timeout(Duration::from_millis(50));
     }
-    let pid = i32::try_from(running.0.id()).expect("fits");
-    // SAFETY: a signal to our own child, which has not been waited for.
-    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
-    let status = running.0.wait().expect("ends");
-    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_server_gets_ready_and_ends_on_sigterm_within_its_grace() {
+    let (place, port) = (Place::new(), free_port());
+    let mut running = Running::start(&place, port);
+    wait_until_ready(port);
+    running.stop();
     let mut banner = String::new();
     running.0.stdout.take().expect("piped").read_to_string(&mut banner).expect("text");
     for part in [&format!("http://localhost:{port}"), "Hears", "Speaks", "devkey"] {
         assert!(banner.contains(part), "{banner}");
     }
+}
+
+#[test]
+fn after_a_restart_the_first_answer_comes_when_the_interviews_are_taken_up() {
+    let (place, port) = (Place::new(), free_port());
+    let mut running = Running::start(&place, port);
+    wait_until_ready(port);
+    let offered = get(port, "/v1/practice").expect("answers");
+    let offered: serde_json::Value =
+        serde_json::from_str(offered.split("\r\n\r\n").nth(1).expect("a body")).expect("JSON");
+    let new = serde_json::json!({
+        "plan": offered["plans"][0]["id"], "persona": offered["personas"][0]["id"], "name": "Ada",
+    });
+    for _ in 0..5 {
+        let made = ask(port, "POST", "/v1/interviews", &new.to_string()).expect("answers");
+        assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    }
+    running.stop();
+    let mut running = Running::start(&place, port);
+    let begun = Instant::now();
+    // The port is open before anything else is: a request can lie there and is answered as soon as anybody may come in.
+    let first = loop {
+        match get(port, "/metrics") {
+            Some(answer) if !answer.is_empty() => break answer,
+            _ => assert!(begun.elapsed() < PATIENCE, "it does not answer"),
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    };
+    assert!(first.contains("\nviva_rooms 5\n"), "{first}");
+    running.stop();
 }
 
 #[test]
@@ -221,6 +283,7 @@ fn models_are_listed_and_an_unreachable_source_is_told_in_one_line() {
     let output = viva(&["models", "pull", "--models-dir", &dir, "--set", "models.base_url=http://127.0.0.1:9"]);
     let said = refused(&output, 1);
     assert_eq!(said.trim().lines().count(), 1, "{said}");
+    assert!(said.contains("not fetched: whisper-base.en, en_US-lessac-medium"), "{said}");
     assert!(said.contains("viva models pull") && begun.elapsed() < Duration::from_secs(20), "{said}");
     assert!(
         refused(&viva(&["models", "pull", "whisper-gigantic", "--models-dir", &dir]), 1).contains("whisper-gigantic")

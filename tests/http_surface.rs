@@ -103,6 +103,7 @@ impl Rig {
         let options = Options { public_practice, public_url: String::new(), voice: "espeak-ng", metrics: true };
         let app = App {
             interviews,
+            rooms: rooms.clone(),
             store,
             keys: keys.clone(),
             metrics: metrics.clone(),
@@ -292,7 +293,10 @@ async fn consent_is_each_persons_own() {
     let token = created["token"].as_str().expect("a token");
     let path = format!("/v1/interviews/{}/consents", created["id"].as_str().expect("an id"));
     assert_eq!(rig.get_as(&path, token).await.json(), json!([]));
-    let yes = json!({ "purpose": "ai_interviewer", "granted": true, "notice_version": "1" });
+    let version = rig.get("/v1/practice").await.json()["notice"]["version"].clone();
+    let yes = json!({ "purpose": "ai_interviewer", "granted": true, "notice_version": version });
+    let old = json!({ "purpose": "ai_interviewer", "granted": true, "notice_version": "an old one" });
+    rig.post(&path, Some(token), old).await.is_problem(409, "notice_changed");
     assert_eq!(rig.post(&path, Some(token), yes.clone()).await.status, StatusCode::NO_CONTENT);
     let own = rig.get_as(&path, token).await.json();
     assert_eq!((own[0]["purpose"].as_str(), own[0]["granted"].as_bool()), (Some("ai_interviewer"), Some(true)));

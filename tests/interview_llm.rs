@@ -26,6 +26,7 @@ use viva::{
     },
     model::Personal,
     speech::{ProviderError, ProviderErrorKind},
+    telemetry::Metrics,
 };
 
 #[derive(Clone)]
@@ -46,6 +47,15 @@ fn chunk(content: Option<&str>, finish: Option<&str>) -> String {
     format!("data: {chunk}\n\n")
 }
 
+/// The last chunk of a counted reply.
+fn usage() -> String {
+    let usage = json!({ "prompt_tokens": 30, "completion_tokens": 7, "total_tokens": 37 });
+    let chunk = json!({
+        "id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage,
+    });
+    format!("data: {chunk}\n\n")
+}
+
 /// Tells when it is dropped.
 struct Told(mpsc::Sender<()>);
 
@@ -57,6 +67,7 @@ impl Drop for Told {
 
 async fn complete(State(endpoint): State<Endpoint>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     endpoint.requests.fetch_add(1, Ordering::SeqCst);
+    let counted = body["stream_options"]["include_usage"] == true;
     let _ = endpoint.asked.try_send((headers, body));
     let events: Vec<String> = match endpoint.mode {
         "ok" => vec![
@@ -64,8 +75,17 @@ async fn complete(State(endpoint): State<Endpoint>, headers: HeaderMap, Json(bod
             chunk(Some("Thank you."), None),
             chunk(Some(" What next?"), None),
             chunk(None, Some("stop")),
+            usage(),
             "data: [DONE]\n\n".into(),
         ],
+        "cut" => vec![chunk(Some("Thank you. What"), None), chunk(None, Some("length")), usage()],
+        "filtered" => vec![chunk(Some("Thank you."), Some("content_filter")), "data: [DONE]\n\n".into()],
+        "endless" => vec![chunk(Some("la "), None); 3000],
+        "strict" if counted => {
+            let error = json!({ "error": { "message": "what is that?", "type": "x", "param": null, "code": null } });
+            return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+        }
+        "strict" => vec![chunk(Some("Thank you."), Some("stop")), "data: [DONE]\n\n".into()],
         "half" => vec![chunk(Some("Thank you. And"), None)],
         "garbage" => vec!["data: {\"choices\": 7}\n\n".into()],
         "empty" => vec![chunk(None, Some("stop")), "data: [DONE]\n\n".into()],
@@ -100,6 +120,23 @@ struct Server {
     requests: Arc<AtomicUsize>,
     dropped: mpsc::Receiver<()>,
     asked: mpsc::Receiver<(HeaderMap, Value)>,
+    metrics: Metrics,
+}
+
+impl Server {
+    fn tokens(&self, kind: &str) -> u64 {
+        self.metrics.llm_tokens.with_label_values(&["openai", "m", kind]).get()
+    }
+
+    /// Waits until a reply is counted, for which nobody else waits.
+    async fn counts(&self) {
+        let counted = async {
+            while self.tokens("prompt") == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), counted).await.expect("is counted");
+    }
 }
 
 async fn server(mode: &'static str) -> Server {
@@ -120,7 +157,8 @@ async fn server(mode: &'static str) -> Server {
         total_timeout_ms: 900,
         ..LlmConfig::default()
     };
-    Server { llm: llm::from_config(&config).unwrap().unwrap(), requests, dropped, asked }
+    let metrics = Metrics::new();
+    Server { llm: llm::from_config(&config, &metrics).unwrap().unwrap(), requests, dropped, asked, metrics }
 }
 
 fn prompt() -> Prompt {
@@ -158,6 +196,8 @@ async fn a_reply_streams_in() {
     let roles: Vec<_> = body["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "assistant", "user"]);
     assert_eq!(body["messages"][2]["content"], "An answer.");
+    server.counts().await;
+    assert_eq!((server.tokens("prompt"), server.tokens("completion")), (30, 7));
 }
 
 #[tokio::test]
@@ -171,6 +211,8 @@ async fn each_failure_is_told_in_time_and_by_its_kind() {
         ("half", "Thank you. And", ProviderErrorKind::Unavailable),
         ("garbage", "", ProviderErrorKind::Malformed),
         ("empty", "", ProviderErrorKind::Malformed),
+        ("cut", "Thank you. What", ProviderErrorKind::Malformed),
+        ("filtered", "Thank you.", ProviderErrorKind::Rejected),
     ];
     for (mode, text, kind) in cases {
         let server = server(mode).await;
@@ -182,6 +224,38 @@ async fn each_failure_is_told_in_time_and_by_its_kind() {
         assert!(!error.message.contains("secret"), "{mode}: what the endpoint says is not passed on");
         assert_eq!(server.requests.load(Ordering::SeqCst), 1, "{mode}: the script is ready, a second try is not");
     }
+}
+
+#[tokio::test]
+async fn a_reply_that_was_cut_off_is_counted_too() {
+    let server = server("cut").await;
+    assert!(collect(server.llm.reply(prompt())).await.1.is_some());
+    server.counts().await;
+    assert_eq!(server.tokens("completion"), 7);
+}
+
+#[tokio::test]
+async fn a_reply_without_an_end_is_taken_up_to_a_length_and_never_waits_for_its_reader() {
+    let server = server("endless").await;
+    let pieces = server.llm.reply(prompt());
+    // Nobody reads until the end.
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while !pieces.is_closed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("stopped by its length");
+    let (text, error) = collect(pieces).await;
+    assert_eq!((text.len(), error.unwrap().kind), (3999, ProviderErrorKind::Malformed));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_count_tokens_is_asked_without_that() {
+    let server = server("strict").await;
+    let (_, error) = collect(server.llm.reply(prompt())).await;
+    assert_eq!(error.unwrap().kind, ProviderErrorKind::Rejected);
+    assert_eq!(collect(server.llm.reply(prompt())).await, ("Thank you.".into(), None));
 }
 
 #[tokio::test]
@@ -201,9 +275,10 @@ async fn settings_that_cannot_work_are_told_at_the_start() {
         model: model.into(),
         ..LlmConfig::default()
     };
-    let error = |config: LlmConfig| llm::from_config(&config).err().unwrap();
+    let metrics = Metrics::new();
+    let error = |config: LlmConfig| llm::from_config(&config, &metrics).err().unwrap();
     assert!(error(config("", "m")).contains("interview.llm.url"));
     assert!(error(config("localhost:11434", "m")).contains("interview.llm.url"));
     assert!(error(config("http://localhost/v1", "")).contains("interview.llm.model"));
-    assert!(llm::from_config(&LlmConfig::default()).unwrap().is_none());
+    assert!(llm::from_config(&LlmConfig::default(), &metrics).unwrap().is_none());
 }

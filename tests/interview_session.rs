@@ -4,14 +4,14 @@ mod interview_harness;
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use interview_harness::{Stage, WORD, config};
 use tokio::sync::mpsc;
 use viva::{
     interview::llm::{LlmProvider, Prompt},
-    model::{EndReason, InterviewState, Personal, Purpose, Role},
+    model::{ConsentRecord, EndReason, InterviewState, Personal, Purpose, Role},
     speech::{ProviderError, ProviderErrorKind},
 };
 
@@ -143,6 +143,82 @@ async fn a_withdrawal_is_not_undone_by_joining_again_with_the_token() {
     stage.attribute("viva.waiting", "consent").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!stage.seen.lock().unwrap().taps.last().unwrap().1);
+}
+
+#[tokio::test]
+async fn a_grant_counts_for_the_notice_that_is_given_now() {
+    let mut stage = Stage::new().await;
+    let old = ConsentRecord {
+        interview: stage.id.clone(),
+        identity: "sam".into(),
+        purpose: Purpose::AiInterviewer,
+        granted: true,
+        notice_version: "before".into(),
+        source: "rest".into(),
+        at_ms: 1,
+    };
+    stage.store.insert_consent(&old).await.unwrap();
+    stage.joins("sam", "interviewee", "").await;
+    stage.attribute("viva.waiting", "consent").await;
+    let grant =
+        |version: &str| format!(r#"{{"purpose":"ai_interviewer","granted":true,"notice_version":"{version}"}}"#);
+    let (_, why) = stage.rpc("sam", "viva.consent", &grant("before")).await.unwrap_err();
+    assert!(why.contains("has changed"), "{why}");
+    assert!(stage.seen.lock().unwrap().taps.is_empty());
+    stage.rpc("sam", "viva.consent", &grant("test")).await.unwrap();
+    stage.hears(&stage.question(0)).await;
+}
+
+#[tokio::test]
+async fn deciding_over_and_over_fills_no_database_and_a_withdrawal_always_counts() {
+    let stage = Stage::new().await;
+    stage.joins("sam", "interviewee", "").await;
+    for _ in 0..20 {
+        stage.consents("sam", Purpose::Transcription, true).await;
+    }
+    assert_eq!(stage.store.all_consents(&stage.id).await.unwrap().len(), 1);
+    let mut refused = 0;
+    for _ in 0..110 {
+        refused += usize::from(stage.decides("sam", Purpose::AiInterviewer, true).await.is_err());
+        stage.consents("sam", Purpose::AiInterviewer, false).await;
+    }
+    assert!(refused > 0, "a limit");
+    assert_eq!(stage.seen.lock().unwrap().taps.last().unwrap(), &("sam".to_owned(), false));
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_delays_no_withdrawal() {
+    let stage = Stage::new().await;
+    stage.joins("sam", "interviewee", ALL).await;
+    stage.state("speaking").await;
+    let lock = stage.lock_database().await;
+    let asked = Instant::now();
+    stage.consents("sam", Purpose::AiInterviewer, false).await;
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert_eq!(stage.seen.lock().unwrap().taps.last().unwrap(), &("sam".to_owned(), false));
+    // Nor is it forgotten.
+    drop(lock);
+    let restarted = stage.restart().await;
+    let latest = restarted.store.latest_consents(&restarted.id, &"sam".into()).await.unwrap();
+    assert!(latest.iter().any(|c| c.purpose == Purpose::AiInterviewer && !c.granted));
+}
+
+#[tokio::test]
+async fn a_goodbye_that_is_talked_into_is_said_again() {
+    let stage = Stage::new().await;
+    let mut sam = stage.joins("sam", "interviewee", ALL).await;
+    for n in 0..6 {
+        stage.hears(&stage.question(n)).await;
+        sam.says("I don't know, next question please.").await;
+    }
+    stage.state("speaking").await;
+    sam.begins();
+    stage.state("listening").await;
+    assert!(stage.interview().await.end_reason.is_none());
+    sam.ends("Thank you very much for your time.");
+    stage.attribute("viva.ended", "completed").await;
+    let last = stage.lines().await.pop().unwrap();
+    assert!(last.text.0.ends_with("Goodbye.") && !last.interrupted, "{}", last.text.0);
 }
 
 #[tokio::test]

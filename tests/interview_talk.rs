@@ -11,6 +11,7 @@ use viva::{
 };
 
 const MIN: u64 = 500;
+const VOICE_ONLY: u64 = 1500;
 const MAX: u64 = 3000;
 const SUSTAINED: u64 = 250;
 
@@ -36,6 +37,7 @@ impl Talk {
             now: start,
             detector: TurnDetector::new(TurnConfig {
                 min_delay: ms(MIN),
+                voice_only_delay: ms(VOICE_ONLY),
                 max_delay: ms(MAX),
                 sustained: ms(SUSTAINED),
                 recognition,
@@ -149,7 +151,7 @@ impl Talk {
         self.wait(200);
         self.speech(SpeechEvent::Ended { segment, last_speech });
         self.wait(stt);
-        let transcript = Transcript { text: text.into(), words: vec![] };
+        let transcript = Transcript { text: text.into() };
         self.speech(SpeechEvent::Final { segment, started: last_speech, last_speech, transcript, failed });
     }
 
@@ -211,9 +213,12 @@ fn pauses_within_a_thought_make_one_turn() {
 #[test]
 fn without_recognition_voice_alone_makes_turns() {
     let mut talk = Talk::greeted(false);
+    // A pause to think is not the end.
     talk.says(3000, "", 0);
     talk.wait(1000);
-    assert_eq!(talk.log, [(3000 + MIN, "answers \"\"".to_owned())]);
+    talk.says(3000, "", 0);
+    talk.wait(2000);
+    assert_eq!(talk.log, [(7200 + VOICE_ONLY, "answers \"\"".to_owned())]);
     assert_eq!(talk.utterances[0].words(), None);
 }
 
@@ -231,8 +236,8 @@ fn failed_recognition_still_makes_a_turn() {
     talk.begins();
     talk.wait(2000);
     talk.ends("", 100, true);
-    talk.wait(1000);
-    assert_eq!(talk.log, [(2000 + MIN, "answers \"\"".to_owned())]);
+    talk.wait(2000);
+    assert_eq!(talk.log, [(2000 + VOICE_ONLY, "answers \"\"".to_owned())]);
     assert_eq!(talk.utterances[0].text, None);
 }
 
@@ -295,6 +300,21 @@ fn done_commits_at_once_and_waits_a_moment_for_the_words() {
     talk.detector.handle_done(talk.now);
     talk.wait(5000);
     assert_eq!(talk.log, [(2500, "answers \"That is\"".to_owned())]);
+}
+
+#[test]
+fn done_in_a_noisy_room_leaves_nobody_waiting_for_ever() {
+    let mut talk = Talk::greeted(true);
+    talk.begins();
+    talk.wait(1000);
+    talk.detector.handle_done(talk.now);
+    talk.wait(5000);
+    talk.ai_speaks();
+    // The noise ends while the next question is asked; nobody says anything after it.
+    talk.ends("", 100, false);
+    talk.ai_finishes();
+    talk.wait(70_000);
+    assert_eq!(talk.what()[1..], ["nudges"]);
 }
 
 #[test]
@@ -400,6 +420,18 @@ fn who_leaves_in_the_middle_is_answered_when_back() {
     talk.conversation.handle_present(talk.now);
     talk.settle();
     assert_eq!(talk.what(), ["answers \"It was the cache.\""]);
+
+    // Unless the consent to listen was withdrawn.
+    let mut talk = Talk::greeted(true);
+    talk.says(1000, "It was the cache.", 50);
+    talk.wait(MIN);
+    talk.detector.forget();
+    talk.conversation.forget();
+    talk.conversation.handle_absent(talk.now);
+    talk.settle();
+    talk.conversation.handle_present(talk.now);
+    talk.settle();
+    assert_eq!(talk.what(), ["answers \"It was the cache.\"", "takes back", "welcomes back"]);
 
     let mut talk = Talk::greeted(true);
     talk.conversation.handle_absent(talk.now);

@@ -84,6 +84,26 @@ fn a_receiver_that_stands_still_is_closed_and_others_notice_nothing() {
 }
 
 #[test]
+fn a_packet_larger_than_its_receiver_takes_holds_up_nothing_behind_it() {
+    let mut sim = Sim::new(45);
+    let anna = sim.join();
+    sim.message_bytes_max = 16_384;
+    let ben = sim.join();
+    sim.connect();
+    sim.route_data(&[anna, ben], Reliable, &[1; 20_000]);
+    sim.route_data(&[anna, ben], Reliable, &[2; 16_384]);
+    sim.run_ms(500);
+    let got = |sim: &Sim, client: usize| -> Vec<usize> {
+        sim.clients[client].data.iter().map(|(_, payload)| payload.len()).collect()
+    };
+    assert_eq!((got(&sim, anna), got(&sim, ben)), (vec![20_000, 16_384], vec![16_384]));
+    assert_eq!(sim.sfu.stats().dropped_queue_full, 1);
+    sim.route_data(&[ben], Lossy, &[3; 20_000]);
+    assert_eq!(sim.sfu.stats().dropped_queue_full, 2);
+    assert_eq!(sim.count(|kind| matches!(kind, EventKind::Closed { .. })), 0);
+}
+
+#[test]
 fn the_loudest_comes_first_and_who_is_silent_is_told_to_be() {
     let mut sim = Sim::new(44);
     let (anna, ben) = (sim.join(), sim.join());

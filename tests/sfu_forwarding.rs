@@ -193,7 +193,7 @@ fn a_tap_gets_every_packet_once_and_only_while_it_is_open() {
     talk(&mut sim, 50);
     assert_eq!(sim.sfu.stats().tapped, 0, "nothing is copied without a tap");
     let (writer, mut reader) = viva::media::tap(1_000);
-    sim.command(Command::OpenTap { room: room.clone(), track: mic.clone(), tap: writer });
+    sim.open_tap(anna, &mic, 1, writer);
     assert_eq!(sim.sfu.stats().taps_open, 1);
     talk(&mut sim, 50);
     sim.mute(anna, &mic, true);
@@ -220,15 +220,60 @@ fn a_listener_that_is_behind_loses_packets_and_the_call_none() {
     let mic = sim.publish(anna, AUDIO, "mic");
     sim.run_ms(400);
     let (writer, mut reader) = viva::media::tap(10);
-    sim.command(Command::OpenTap { room: sim.room.clone(), track: mic.clone(), tap: writer });
+    sim.open_tap(anna, &mic, 1, writer);
     for n in 0..50u32 {
         sim.send_audio(anna, &mic, n * 960, &[n as u8], -20);
         sim.run_ms(20);
     }
     sim.run_ms(20);
-    assert_eq!((drain(&mut reader).len(), reader.dropped()), (10, 40));
+    assert_eq!(drain(&mut reader).len(), 10);
     assert_eq!((sim.sfu.stats().tapped, sim.sfu.stats().tap_dropped), (10, 40));
     assert_eq!(sim.received(ben, &mic).len(), 50);
+    assert_eq!(closed_taps(&sim), [], "to be behind is not to be gone");
+}
+
+/// The taps that the core closed by itself.
+fn closed_taps(sim: &Sim) -> Vec<(TrackSid, u64)> {
+    let closed = sim.events.iter().filter_map(|event| match &event.kind {
+        EventKind::TapClosed { track, id } => Some((track.clone(), *id)),
+        _ => None,
+    });
+    closed.collect()
+}
+
+#[test]
+fn a_tap_that_nobody_reads_and_one_of_no_track_are_closed_and_told() {
+    let mut sim = Sim::new(14);
+    let (anna, ben) = (sim.join(), sim.join());
+    sim.connect();
+    let (mic, camera) = (sim.publish(anna, AUDIO, "mic"), sim.publish(anna, VIDEO, "camera"));
+    sim.run_ms(400);
+    let gone = TrackSid::from("TR_gone");
+    // No such track; no sound; somebody else's.
+    for (id, owner, track) in [(1, anna, &gone), (2, anna, &camera), (3, ben, &mic)] {
+        let (writer, _reader) = viva::media::tap(10);
+        sim.open_tap(owner, track, id, writer);
+        assert_eq!(closed_taps(&sim).last(), Some(&(track.clone(), id)));
+    }
+    assert_eq!(sim.sfu.stats().taps_open, 0);
+    let (writer, reader) = viva::media::tap(10);
+    sim.open_tap(anna, &mic, 4, writer);
+    assert_eq!(sim.sfu.stats().taps_open, 1);
+    drop(reader);
+    for n in 0..20u32 {
+        sim.send_audio(anna, &mic, n * 960, &[n as u8], -20);
+        sim.run_ms(20);
+    }
+    sim.run_ms(50);
+    assert_eq!(closed_taps(&sim)[3..], [(mic.clone(), 4)], "once");
+    assert_eq!((sim.sfu.stats().taps_open, sim.sfu.stats().tapped), (0, 0));
+    assert_eq!(sim.received(ben, &mic).len(), 20, "the call does not care");
+    // It heals.
+    let (writer, mut reader) = viva::media::tap(10);
+    sim.open_tap(anna, &mic, 5, writer);
+    sim.send_audio(anna, &mic, 20 * 960, &[20], -20);
+    sim.run_ms(50);
+    assert_eq!((drain(&mut reader).len(), sim.sfu.stats().taps_open), (1, 1));
 }
 
 fn drain(reader: &mut viva::media::TapReader) -> Vec<viva::media::AudioPacket> {

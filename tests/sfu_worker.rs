@@ -88,11 +88,12 @@ fn a_client_on_loopback_connects_and_hears_an_injected_voice() {
         room: room.clone(),
         participant: participant.clone(),
         transport,
-        auto_subscribe: true,
     };
     send(&worker, join(&agent, false));
     send(&worker, Command::PublishInjected { room: room.clone(), participant: agent, track: voice.clone() });
     send(&worker, join(&person, true));
+    let (subscriber, track) = (person.clone(), voice.clone());
+    send(&worker, Command::Subscribe { room: room.clone(), subscriber, track, subscribed: true });
 
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut rtc = Rtc::builder().set_rtp_mode(true).build(Instant::now());
@@ -124,4 +125,7 @@ fn a_client_on_loopback_connects_and_hears_an_injected_voice() {
         std::thread::park_timeout(Duration::from_millis(50));
     }
     assert!(metrics.render().contains("viva_sfu_packets_total{direction=\"out\",kind=\"audio\"} 50"));
+    // Each frame was waited for, so each had a wake-up of its own.
+    assert_eq!(metrics.sfu_forward_duration.get_sample_count(), 50);
+    assert!(metrics.sfu_forward_duration.get_sample_sum() < 50.0);
 }

@@ -19,7 +19,7 @@ use axum::{
 use tokio::sync::mpsc;
 use viva::{
     auth::Secret,
-    media::{AudioPacket, AudioSink, OpusFrame, SinkClosed, TapWriter, tap},
+    media::{AudioPacket, AudioSink, OpusFrame, SinkClosed, TapWrite, TapWriter, tap},
     speech::{
         Config, ProviderErrorKind,
         listener::{self, ListenerConfig, SpeechEvent},
@@ -109,7 +109,7 @@ async fn ask(stt: &OpenAiStt) -> SttEvent {
     for _ in 0..50 {
         stream.audio.as_ref().unwrap().send(vec![7; 320].into()).await.unwrap();
     }
-    stream.finish();
+    stream.audio = None;
     let event = stream.events.recv().await.expect("one event");
     assert!(stream.events.recv().await.is_none(), "and no more");
     event
@@ -212,12 +212,16 @@ impl AudioSink for Loop {
     fn inject(&self, frame: OpusFrame) -> Result<(), SinkClosed> {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed) as u64;
         let packet = AudioPacket {
+            source: 1,
             seq,
             rtp_time: seq * 960,
             arrived: tokio::time::Instant::now().into_std(),
             payload: frame.payload,
         };
-        self.tap.write(packet).then_some(()).ok_or(SinkClosed)
+        match self.tap.write(packet) {
+            TapWrite::Taken => Ok(()),
+            TapWrite::Full | TapWrite::Closed => Err(SinkClosed),
+        }
     }
 }
 

@@ -57,13 +57,17 @@ fn pull(names: &[String], config: &ConfigArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Fault(format!("cannot start: {error}")))?;
     let pulled = runtime.block_on(models::pull(&config.dir, &config.base_url, names));
-    for one in pulled.map_err(|error| Failure::Fault(error.to_string()))? {
+    let (done, failed) = match pulled {
+        Ok(done) => (done, None),
+        Err(mut unfinished) => (std::mem::take(&mut unfinished.done), Some(unfinished)),
+    };
+    for one in done {
         match one {
             Pulled::Present(name) => println!("{name}: is here already"),
             Pulled::Fetched(name) => println!("{name}: fetched and checked"),
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), |unfinished| Err(Failure::Fault(unfinished.to_string())))
 }
 
 fn verify(config: &ConfigArgs) -> Result<(), Failure> {

@@ -125,6 +125,13 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+/// Longest time that a key in seconds may say: far above every sense, far below what a clock can add.
+const SECS_MAX: u64 = 30 * 24 * 60 * 60;
+/// Longest queue of a tap, packets: five minutes, in which an interview is lost anyway.
+const TAP_PACKETS_MAX: usize = 15_000;
+/// Most threads or requests of recognition at once.
+const THREADS_MAX: usize = 1024;
+
 /// What `--dev` sets, unless the environment or a flag says otherwise.
 const DEV: &[(&str, &str)] = &[("auth.keys", "{devkey: secret}"), ("interview.public_practice", "true")];
 
@@ -163,6 +170,7 @@ impl Config {
     fn broken_rules(&self, origins: &Origins) -> Vec<Problem> {
         let mut rules = Rules { origins, problems: Vec::new() };
         self.server_rules(&mut rules);
+        self.limits(&mut rules);
         self.speech_rules(&mut rules);
         self.interview_rules(&mut rules);
         rules.problems
@@ -189,6 +197,31 @@ impl Config {
             self.auth.keys.iter().all(|(key, secret)| !key.is_empty() && !secret.is_empty()),
             "has an empty key or secret: remove it or fill it in",
         );
+    }
+
+    /// Times are added to a clock, which ends; queues and pools must be made.
+    fn limits(&self, rules: &mut Rules<'_>) {
+        let (rooms, interview) = (&self.rooms, &self.interview);
+        for (key, secs) in [
+            ("rooms.empty_timeout_secs", rooms.empty_timeout_secs),
+            ("rooms.departure_timeout_secs", rooms.departure_timeout_secs),
+            ("rooms.resume_timeout_secs", rooms.resume_timeout_secs),
+            ("interview.max_duration_secs", interview.max_duration_secs),
+            ("interview.no_show_secs", interview.no_show_secs),
+            ("interview.return_grace_secs", interview.return_grace_secs),
+            ("interview.silence.nudge_after_secs", interview.silence.nudge_after_secs),
+            ("interview.silence.move_on_after_secs", interview.silence.move_on_after_secs),
+        ] {
+            if secs > SECS_MAX {
+                rules.broken(key, format!("is {secs}; it is at most {SECS_MAX}, thirty days"));
+            }
+        }
+        if !(1..=TAP_PACKETS_MAX).contains(&rooms.tap_packets_max) {
+            rules.broken("rooms.tap_packets_max", format!("lies between 1 and {TAP_PACKETS_MAX}"));
+        }
+        if self.speech.stt.threads > THREADS_MAX {
+            rules.broken("speech.stt.threads", format!("is at most {THREADS_MAX}; 0 takes what fits this machine"));
+        }
     }
 
     fn speech_rules(&self, rules: &mut Rules<'_>) {

@@ -95,6 +95,43 @@ fn rules_across_keys_are_told_with_where_they_were_broken() {
 }
 
 #[test]
+fn no_key_in_seconds_takes_more_than_a_clock_can_add() {
+    let huge = u64::MAX.to_string();
+    let keys: Vec<String> = secs_keys("", &serde_yaml_ng::to_value(Config::default()).expect("is plain data"));
+    assert!(keys.len() >= 9, "{keys:?}");
+    let pairs: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), huge.as_str())).collect();
+    let found = problems(&flags(&pairs));
+    for key in &keys {
+        assert!(found.iter().any(|one| one.contains(&format!("`{key}` is ")) && one.contains("at most")), "{key}");
+    }
+    assert_eq!(found.len(), keys.len(), "{found:#?}");
+}
+
+/// Dotted names of all keys that end in `_secs`.
+fn secs_keys(path: &str, value: &serde_yaml_ng::Value) -> Vec<String> {
+    let entries = value.as_mapping().into_iter().flatten();
+    let entries = entries.map(|(key, value)| (format!("{path}{}", key.as_str().expect("a text")), value));
+    entries
+        .flat_map(|(key, value)| {
+            let inner = secs_keys(&format!("{key}."), value);
+            if key.ends_with("_secs") { vec![key] } else { inner }
+        })
+        .collect()
+}
+
+#[test]
+fn queues_and_pools_that_cannot_be_made_are_refused() {
+    for (key, value) in [
+        ("rooms.tap_packets_max", "0"),
+        ("rooms.tap_packets_max", "18446744073709551615"),
+        ("speech.stt.threads", "18446744073709551615"),
+    ] {
+        let found = problems(&flags(&[(key, value)]));
+        assert!(found.len() == 1 && found[0].contains(key), "{found:#?}");
+    }
+}
+
+#[test]
 fn what_is_printed_hides_secrets() {
     let sources = Sources { dev: true, ..flags(&[("speech.stt.api_key", "hush-hush")]) };
     let (config, _) = Config::load(&sources).expect("is valid");

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     auth::{Claims, DEFAULT_TTL, Grants, bearer},
     id::{Identity, InterviewId, RoomName},
-    interview::{InterviewError, NewInterview},
+    interview::{ConsentError, InterviewError, NewInterview},
     model::{Interview, Personal, Purpose, ROLE_ATTRIBUTE, Role},
 };
 
@@ -259,6 +259,9 @@ impl From<InterviewError> for ApiError {
             InterviewError::BadInvite => (StatusCode::FORBIDDEN, "bad_invite"),
             InterviewError::Ended => (StatusCode::GONE, "interview_ended"),
             InterviewError::ShuttingDown | InterviewError::Room(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            InterviewError::Consent(ConsentError::NoticeChanged) => (StatusCode::CONFLICT, "notice_changed"),
+            InterviewError::Consent(ConsentError::TooOften) => (StatusCode::TOO_MANY_REQUESTS, "too_many_changes"),
+            InterviewError::Consent(ConsentError::NotStored) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             InterviewError::Store(_) => return Self::internal(&error),
         };
         Self::new(status, code, sentence(&error.to_string()))

@@ -29,7 +29,7 @@ pub use self::{
     ops::{Readiness, metrics_router},
     page::is_built as page_is_built,
 };
-use crate::{auth::ApiKeys, interview::Interviews, store::Store, telemetry::Metrics};
+use crate::{auth::ApiKeys, interview::Interviews, rooms::Rooms, store::Store, telemetry::Metrics};
 
 /// Bodies of REST requests: a name and a few words.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -40,6 +40,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(14);
 #[derive(Clone)]
 pub struct App {
     pub interviews: Interviews,
+    pub rooms: Rooms,
     pub store: Store,
     pub keys: Arc<ApiKeys>,
     pub metrics: Arc<Metrics>,
@@ -96,6 +97,9 @@ async fn readyz(State(app): State<App>) -> Response {
     let refuse = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response();
     if let Err(reason) = app.readiness.check() {
         return refuse(reason);
+    }
+    if !app.rooms.is_healthy() {
+        return refuse("no media worker runs: restart the server, and see its log for why");
     }
     match app.store.ping().await {
         Ok(()) => "ready\n".into_response(),

@@ -3,7 +3,7 @@
 //! PURE. A sentence's end is known by the blank after it, that is at most one token later. The first clause may end at a
 //! comma, so that the voice can start early; later ones are spoken while others play, and are left whole for their melody.
 //! Invariants: however the text is cut into tokens, the clauses are the same; joined by blanks they hold every word in
-//! order; none is longer than [`CLAUSE_MAX`].
+//! order; none is longer than [`CLAUSE_MAX`]. Marks that a model makes for readers are no words: see [`speakable`].
 
 /// Longest clause, characters: what synthesis of it may hold up, about 15 s of speech.
 pub const CLAUSE_MAX: usize = 240;
@@ -17,11 +17,14 @@ const ABBREVIATIONS: &[&str] = &[
     "no", "dept", "est",
 ];
 
+/// For what a model writes.
 #[derive(Debug, Default)]
 pub struct ClauseSplitter {
     current: String,
     chars: usize,
     emitted: usize,
+    /// The text is a person's: its marks are meant.
+    verbatim: bool,
 }
 
 impl ClauseSplitter {
@@ -67,8 +70,11 @@ impl ClauseSplitter {
     }
 
     fn emit(&mut self, clauses: &mut Vec<String>) {
-        let clause = std::mem::take(&mut self.current);
+        let mut clause = std::mem::take(&mut self.current);
         self.chars = 0;
+        if !self.verbatim {
+            clause = speakable(&clause);
+        }
         let clause = clause.trim();
         if !clause.is_empty() {
             self.emitted += 1;
@@ -89,7 +95,8 @@ impl ClauseSplitter {
 
     /// Whether a clause ends with what is there, given that a blank follows.
     fn at_boundary(&self) -> bool {
-        let bare = self.current.trim_end().trim_end_matches(['"', '\'', ')', ']', '”', '’', '*']);
+        let bare = self.current.trim_end().trim_end_matches(['"', '\'', ')', ']', '”', '’', '*', '_', '`']);
+        let bare = bare.trim_start_matches(['*', '_', '`', '#', ' ']);
         match bare.chars().next_back() {
             Some('!' | '?' | '…') => true,
             Some('.') => !is_abbreviation(bare),
@@ -111,9 +118,23 @@ fn is_abbreviation(text: &str) -> bool {
     single || list_item || ABBREVIATIONS.contains(&word.to_lowercase().as_str())
 }
 
-/// Cuts a whole text.
+/// Without the marks that a model makes for readers: emphasis, headings, code. `C#` and `user_id` are names.
+pub fn speakable(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let at = |i: Option<usize>| i.and_then(|i| chars.get(i)).is_some_and(|c| c.is_alphanumeric());
+    let is_mark = |i: usize, c: char| match c {
+        '*' | '`' => true,
+        '#' => !at(i.checked_sub(1)),
+        '_' => !(at(i.checked_sub(1)) && at(i.checked_add(1))),
+        _ => false,
+    };
+    let kept: String = chars.iter().enumerate().filter(|(i, c)| !is_mark(*i, **c)).map(|(_, c)| c).collect();
+    kept.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Cuts a whole text that a person wrote.
 pub fn split(text: &str) -> Vec<String> {
-    let mut splitter = ClauseSplitter::default();
+    let mut splitter = ClauseSplitter { verbatim: true, ..ClauseSplitter::default() };
     let mut clauses = splitter.push(text);
     clauses.extend(splitter.finish());
     clauses
@@ -149,6 +170,36 @@ mod tests {
         for (text, clauses) in cases {
             assert_eq!(&split(text), clauses, "{text}");
         }
+    }
+
+    #[test]
+    fn marks_for_readers_are_not_spoken_and_names_keep_theirs() {
+        let cases = [
+            ("Why C#, and not F#?", "Why C#, and not F#?"),
+            ("`C#`, **C#** and _C#_", "C#, C# and C#"),
+            ("the `user_id` of **snake_case**", "the user_id of snake_case"),
+            ("_Well_, __very__ well", "Well, very well"),
+            ("## A heading", "A heading"),
+            ("#hashtag and number # 1", "hashtag and number 1"),
+            ("**1.** First of all", "1. First of all"),
+            ("***", ""),
+        ];
+        for (text, spoken) in cases {
+            assert_eq!(speakable(text), spoken, "{text}");
+            let mut splitter = ClauseSplitter::default();
+            let mut clauses = splitter.push(text);
+            clauses.extend(splitter.finish());
+            assert_eq!(clauses.concat(), spoken, "{text}");
+        }
+        let mut splitter = ClauseSplitter::default();
+        let mut clauses = Vec::new();
+        // As tokens come: the sign is not in the same piece as its letter.
+        for piece in ["**Thank", " you**", "_.", "_ ", "```\n", "Do you", " know C", "#? ", "And user", "_", "id"] {
+            clauses.extend(splitter.push(piece));
+        }
+        clauses.extend(splitter.finish());
+        assert_eq!(clauses, ["Thank you.", "Do you know C#?", "And user_id"]);
+        assert_eq!(split("What is 2 * 3 in C#?"), ["What is 2 * 3 in C#?"], "a plan's words are said as they are");
     }
 
     #[test]

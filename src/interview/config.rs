@@ -49,19 +49,22 @@ impl Default for Config {
     }
 }
 
-/// The two delays after the interviewee's last speech.
+/// The delays after the interviewee's last speech.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Endpointing {
-    /// Silence that ends a turn whose words look finished, or of which only the voice is known, ms.
+    /// Silence that ends a turn whose words look finished, ms.
     pub min_delay_ms: u64,
+    /// Silence that ends a turn of which only the voice is known (recognition is off or failed), ms: longer, since a
+    /// pause to think cannot be told from an end.
+    pub voice_only_delay_ms: u64,
     /// Silence that ends any turn, ms: also one that stops in mid-sentence or whose words are still awaited.
     pub max_delay_ms: u64,
 }
 
 impl Default for Endpointing {
     fn default() -> Self {
-        Self { min_delay_ms: 500, max_delay_ms: 3000 }
+        Self { min_delay_ms: 500, voice_only_delay_ms: 1500, max_delay_ms: 3000 }
     }
 }
 

@@ -164,7 +164,7 @@ impl Conversation {
             Phase::Listening => {}
             Phase::Thinking { reply, cause } => {
                 if let Cause::Answer(utterance) = cause {
-                    self.pending = Some(utterance);
+                    self.keep(utterance);
                 }
                 self.effects.push_back(Effect::Cancel { reply, reopen: false });
             }
@@ -172,6 +172,16 @@ impl Conversation {
         }
         self.owed = None;
         self.effects.push_back(Effect::State(AgentState::Idle));
+    }
+
+    /// What the interviewee said is not to be answered any more: they withdrew their consent.
+    pub fn forget(&mut self) {
+        self.pending = None;
+        if let Phase::Thinking { cause, .. } = &mut self.phase
+            && matches!(cause, Cause::Answer(_))
+        {
+            *cause = Cause::Returned;
+        }
     }
 
     pub fn handle_turn(&mut self, event: TurnEvent, now: Instant) {
@@ -323,14 +333,18 @@ impl Conversation {
                 self.owed = None;
                 self.reply(Cause::Answer(utterance));
             }
-            Phase::Away => self.pending = Some(utterance),
+            Phase::Away => self.keep(utterance),
             // A short remark ("right", "mm-hm") or a button pressed while the interviewer talks: nothing to answer.
             Phase::Speaking { .. } | Phase::Thinking { .. } => {
                 if utterance.words().is_some_and(|w| w >= REMARK_WORDS_MIN) {
-                    self.pending = Some(utterance);
+                    self.keep(utterance);
                 }
             }
         }
+    }
+
+    fn keep(&mut self, utterance: Utterance) {
+        self.pending = Some(Utterance { kept: true, ..utterance });
     }
 
     fn listen(&mut self, now: Instant) {

@@ -10,6 +10,8 @@ use super::{
 
 /// How often a question that was cut off is asked again before what was said counts as the answer.
 const REASKS_MAX: u32 = 2;
+/// How often one question is said again because the interviewee's words seem to ask for it; their button has no limit.
+const REPEATS_MAX: u32 = 4;
 /// Words from which an answer counts although the question was cut off.
 const EAGER_ANSWER_WORDS: usize = 12;
 
@@ -120,6 +122,7 @@ pub struct PlanCursor {
     probing: Option<usize>,
     follow_ups: u32,
     reasks: u32,
+    repeats: u32,
     closed: bool,
 }
 
@@ -179,7 +182,8 @@ impl PlanCursor {
         let question = &plan.questions[current];
         let text = text.unwrap_or_default();
         let words = text.split_whitespace().count();
-        if asks_to_repeat(text) {
+        if asks_to_repeat(text) && self.repeats < REPEATS_MAX {
+            self.repeats += 1;
             return self.repeat(current, RepeatWhy::Asked);
         }
         if done && words == 0 {
@@ -301,6 +305,14 @@ mod tests {
             ]
         );
         assert_eq!(acts(&[Input::Begin, heard("Yes."), Input::Returned])[2], repeat(0, None, RepeatWhy::Returned));
+    }
+
+    #[test]
+    fn words_that_seem_to_ask_for_the_question_do_not_hold_the_plan_up_for_ever() {
+        let mut inputs = vec![Input::Begin];
+        inputs.extend([heard("Could you repeat that?"); 5]);
+        let again = repeat(0, None, RepeatWhy::Asked);
+        assert_eq!(acts(&inputs)[1..], [again, again, again, again, Act::Probe { question: 0, probe: 0 }]);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use dashmap::DashMap;
 pub use library::Library;
 use llm::LlmProvider;
 pub use notice::Notice;
+pub use session::ConsentError;
 use sha2::{Digest, Sha256};
 use tokio::{
     runtime::Handle,
@@ -116,6 +117,8 @@ pub enum InterviewError {
     Ended,
     #[error("the server is stopping: try again in a moment")]
     ShuttingDown,
+    #[error(transparent)]
+    Consent(#[from] session::ConsentError),
     #[error(transparent)]
     Room(#[from] crate::rooms::RoomError),
     #[error(transparent)]
@@ -298,7 +301,8 @@ impl Interviews {
         }
     }
 
-    /// Records a decision, then opens or closes the person's tap. Returns after both.
+    /// Records a decision, then opens or closes the person's tap. Returns after both. An empty `notice_version` is the
+    /// present one.
     pub async fn record_consent(
         &self,
         id: &InterviewId,
@@ -308,6 +312,8 @@ impl Interviews {
         notice_version: &str,
         source: &str,
     ) -> Result<(), InterviewError> {
+        let present = self.notice().version;
+        let notice_version = if notice_version.is_empty() { &present } else { notice_version };
         if let Some(live) = self.live(id) {
             let (done, result) = oneshot::channel();
             let command = session::Command::Consent {
@@ -326,6 +332,9 @@ impl Interviews {
         }
         // Nobody listens any more, or not yet; the decision is on record all the same.
         self.status(id).await?;
+        if granted && notice_version != present {
+            return Err(session::ConsentError::NoticeChanged.into());
+        }
         let record = ConsentRecord {
             interview: id.clone(),
             identity: identity.clone(),
@@ -440,13 +449,19 @@ impl Interviews {
             interviewee_here: interviewee_here.clone(),
         })
         .await?;
+        let shutdown = commands.clone();
         shared.live.insert(id.clone(), Live { commands, interviewee_here });
+        if shared.tasks.is_closed() {
+            // The shutdown that began meanwhile has not seen this one.
+            let _ = shutdown.try_send(session::Command::Shutdown);
+        }
         let registry = self.shared.clone();
         shared.tasks.spawn(async move {
             // In a task of its own, so that a defect in one interview is told and leaves no entry behind.
             if let Err(error) = tokio::spawn(session.run()).await {
                 tracing::error!(interview = %id, %error, "the session of an interview failed");
                 let _ = registry.store.set_ended(&id, EndReason::Failed, wall_ms()).await;
+                registry.metrics.interviews.with_label_values(&[EndReason::Failed.as_str()]).inc();
             }
             registry.live.remove(&id);
         });

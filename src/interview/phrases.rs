@@ -11,6 +11,12 @@ const DANGLING: &[&str] = &[
 /// Longest remark that is read as a request rather than as an answer, words.
 const REQUEST_WORDS_MAX: usize = 14;
 
+/// With these in it a remark of any of the lengths that are read asks for something; without them only a short one does.
+const ASKING: &[&str] =
+    &["can you", "could you", "would you", "will you", "please", "sorry", "pardon", "can we", "may i", "what"];
+/// Longest remark that asks without saying so, words.
+const BARE_REQUEST_WORDS_MAX: usize = 5;
+
 const REPEAT: &[&str] = &[
     "repeat",
     "say that again",
@@ -42,7 +48,11 @@ const SKIP: &[&str] = &[
     "i do not know",
     "no idea",
     "skip",
-    "pass",
+    "i pass",
+    "i'll pass",
+    "i will pass",
+    "let me pass",
+    "pass on",
     "next question",
     "move on",
     "i have no answer",
@@ -116,12 +126,13 @@ pub fn looks_finished(text: &str) -> bool {
 pub fn asks_to_repeat(text: &str) -> bool {
     let plain = plain(text);
     matches!(plain.as_str(), "what" | "sorry" | "sorry what" | "excuse me" | "huh")
-        || short_remark(text, REQUEST_WORDS_MAX, REPEAT)
+        || short_remark(text, BARE_REQUEST_WORDS_MAX, REPEAT)
+        || short_remark(text, REQUEST_WORDS_MAX, REPEAT) && ASKING.iter().any(|asking| says(&plain, asking))
 }
 
 /// "I don't know, next question please."
 pub fn asks_to_skip(text: &str) -> bool {
-    short_remark(text, REQUEST_WORDS_MAX / 2, SKIP)
+    matches!(plain(text).as_str(), "pass" | "pass please") || short_remark(text, REQUEST_WORDS_MAX / 2, SKIP)
 }
 
 /// "No, that's all, thank you."
@@ -155,13 +166,16 @@ mod tests {
         for text in [
             "We had to repeat the whole migration over the weekend, and then once more when the index was found to be broken.",
             "A compass",
+            "I always repeat the load test before a release",
             "I made the retries repeatable",
         ] {
             assert!(!asks_to_repeat(text), "{text}");
         }
         assert!(asks_to_skip("I don't know, next question please"));
         assert!(!asks_to_skip("I pass every change through review with two people before it is merged"));
+        assert!(asks_to_skip("Pass.") && asks_to_skip("I'll pass on that one."));
         assert!(!asks_to_skip("We passed"));
+        assert!(!asks_to_skip("All the tests pass."));
         assert!(refuses("No, that's all."));
         assert!(!refuses("Nobody knew how the service worked"));
     }

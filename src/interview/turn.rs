@@ -21,8 +21,10 @@ const DONE_WAIT: Duration = Duration::from_millis(1500);
 
 #[derive(Clone, Debug)]
 pub struct TurnConfig {
-    /// Delay after the last speech where the words look finished, or where only the voice is known.
+    /// Delay after the last speech where the words look finished.
     pub min_delay: Duration,
+    /// Delay after the last speech where only the voice is known: a pause to think is not told from an end.
+    pub voice_only_delay: Duration,
     /// Delay after the last speech in every other case.
     pub max_delay: Duration,
     /// Voice of this length is reported as [`TurnEvent::Sustained`].
@@ -45,6 +47,8 @@ pub struct Utterance {
     pub committed: Instant,
     /// The person pressed *I'm done*.
     pub done: bool,
+    /// It could not be answered when it was said: the time until the answer says nothing of the interviewer's haste.
+    pub kept: bool,
 }
 
 impl Utterance {
@@ -265,17 +269,18 @@ impl TurnDetector {
             return None;
         }
         let last_speech = self.segments.iter().filter_map(|s| s.ended).max()?;
-        Some(last_speech + if self.finished() { self.config.min_delay } else { self.config.max_delay })
+        Some(last_speech + self.patience())
     }
 
-    /// Whether nothing suggests that more will come: no words are awaited, and the last ones do not trail off.
-    fn finished(&self) -> bool {
+    /// How long the person may pause.
+    fn patience(&self) -> Duration {
         if self.segments.iter().any(|s| matches!(s.words, Words::Awaited)) {
-            return false;
+            return self.config.max_delay;
         }
         match self.segments.last().map(|s| &s.words) {
-            Some(Words::Known { text, .. }) => looks_finished(&text.0),
-            _ => true,
+            Some(Words::Known { text, .. }) if looks_finished(&text.0) => self.config.min_delay,
+            Some(Words::Known { .. }) => self.config.max_delay,
+            _ => self.config.voice_only_delay,
         }
     }
 
@@ -315,8 +320,11 @@ impl TurnDetector {
             }
         }
         // A stretch that is still voiced when *I'm done* has waited long enough is over by the person's own word.
-        for s in &mut self.segments {
-            s.ended.get_or_insert(now);
+        if self.voiced() {
+            for s in &mut self.segments {
+                s.ended.get_or_insert(now);
+            }
+            self.events.push_back(TurnEvent::Quiet);
         }
         let last_speech = self.segments.iter().filter_map(|s| s.ended).max().or(done).unwrap_or(now);
         let utterance = Utterance {
@@ -327,6 +335,7 @@ impl TurnDetector {
             stt_final,
             committed: now,
             done: done.is_some(),
+            kept: false,
         };
         self.committed = std::mem::take(&mut self.segments);
         self.events.push_back(TurnEvent::Committed(utterance));

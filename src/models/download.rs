@@ -1,7 +1,7 @@
 //! Fetching models over HTTP: with a progress bar, resumable, checked before they get their name.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -31,9 +31,7 @@ pub enum Pulled {
 pub enum PullError {
     #[error("no model is called `{name}`; there are: {known}")]
     Unknown { name: String, known: String },
-    #[error(
-        "cannot reach {host} ({why}): no models were fetched. `viva models pull` does it later, and `models.base_url` can name a mirror"
-    )]
+    #[error("cannot reach {host} ({why}): `viva models pull` tries again, and `models.base_url` can name a mirror")]
     Offline { host: String, why: String },
     #[error("{url} does not exist: check `models.base_url`")]
     NotFound { url: String },
@@ -47,16 +45,34 @@ pub enum PullError {
     Disk { path: PathBuf, error: io::Error },
 }
 
-impl PullError {
-    /// Whether there is just no way to the server: a start goes on without models then.
-    pub fn is_offline(&self) -> bool {
-        matches!(self, Self::Offline { .. })
+/// Where it stopped. What was fetched until then stays.
+#[derive(Debug)]
+pub struct Unfinished {
+    pub done: Vec<Pulled>,
+    /// Names of those that were to be fetched and are not here; empty where nothing was begun.
+    pub missing: Vec<String>,
+    pub error: PullError,
+}
+
+impl From<PullError> for Unfinished {
+    fn from(error: PullError) -> Self {
+        Self { done: Vec::new(), missing: Vec::new(), error }
+    }
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)?;
+        match self.missing.as_slice() {
+            [] => Ok(()),
+            missing => write!(f, "; not fetched: {}", missing.join(", ")),
+        }
     }
 }
 
 /// Fetches models by name (none: the usual ones) into `dir`. What is there already with the right size is left alone.
-/// Stops at the first error; what was fetched until then stays.
-pub async fn pull(dir: &Path, base_url: &str, names: &[String]) -> Result<Vec<Pulled>, PullError> {
+/// Stops at the first error.
+pub async fn pull(dir: &Path, base_url: &str, names: &[String]) -> Result<Vec<Pulled>, Unfinished> {
     pull_from(&catalogue(), dir, base_url, names).await
 }
 
@@ -65,7 +81,7 @@ pub(super) async fn pull_from(
     dir: &Path,
     base_url: &str,
     names: &[String],
-) -> Result<Vec<Pulled>, PullError> {
+) -> Result<Vec<Pulled>, Unfinished> {
     let usual = DEFAULTS.map(str::to_owned);
     let names = if names.is_empty() { &usual[..] } else { names };
     let find = |name: &String| {
@@ -83,22 +99,32 @@ pub(super) async fn pull_from(
         .build()
         .map_err(|error| PullError::Offline { host: base_url.to_owned(), why: cause(&error) })?;
     let mut done = Vec::new();
-    for model in models {
-        if presence(model, dir) == Presence::Present {
-            done.push(Pulled::Present(model.name.clone()));
-            continue;
-        }
-        tokio::fs::create_dir_all(dir).await.map_err(|error| disk(dir, error))?;
-        for file in &model.files {
-            if std::fs::metadata(dir.join(&file.name)).is_ok_and(|meta| meta.len() == file.bytes) {
-                continue;
+    for (nth, model) in models.iter().enumerate() {
+        match pull_one(model, dir, base_url, &client).await {
+            Ok(pulled) => done.push(pulled),
+            Err(error) => {
+                let absent = |model: &&&Model| presence(model, dir) != Presence::Present;
+                let missing = models[nth..].iter().filter(absent).map(|model| model.name.clone()).collect();
+                return Err(Unfinished { done, missing, error });
             }
-            let url = format!("{}/{}", base_url.trim_end_matches('/'), file.path);
-            Download { client: &client, url, file, target: dir.join(&file.name) }.run().await?;
         }
-        done.push(Pulled::Fetched(model.name.clone()));
     }
     Ok(done)
+}
+
+async fn pull_one(model: &Model, dir: &Path, base_url: &str, client: &reqwest::Client) -> Result<Pulled, PullError> {
+    if presence(model, dir) == Presence::Present {
+        return Ok(Pulled::Present(model.name.clone()));
+    }
+    tokio::fs::create_dir_all(dir).await.map_err(|error| disk(dir, error))?;
+    for file in &model.files {
+        if std::fs::metadata(dir.join(&file.name)).is_ok_and(|meta| meta.len() == file.bytes) {
+            continue;
+        }
+        let url = format!("{}/{}", base_url.trim_end_matches('/'), file.path);
+        Download { client, url, file, target: dir.join(&file.name) }.run().await?;
+    }
+    Ok(Pulled::Fetched(model.name.clone()))
 }
 
 struct Download<'a> {

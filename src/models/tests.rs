@@ -105,7 +105,7 @@ async fn a_model_is_fetched_checked_and_not_fetched_again() {
     let catalogue = [model("good", &content())];
     let pull = || pull_from(&catalogue, &target, &url, &[]);
     // The usual ones are not in this catalogue.
-    assert!(matches!(pull().await, Err(PullError::Unknown { .. })));
+    assert!(matches!(pull().await.unwrap_err().error, PullError::Unknown { .. }));
     assert_eq!(pull_from(&catalogue, &target, &url, &names("good")).await.unwrap(), [Pulled::Fetched("good".into())]);
     assert_eq!(files(&target), ["good.onnx.json"]);
     assert_eq!(std::fs::read(target.join("good.onnx.json")).unwrap(), content());
@@ -117,7 +117,7 @@ async fn a_model_is_fetched_checked_and_not_fetched_again() {
 async fn a_broken_download_goes_on_where_it_stopped() {
     let (dir, (url, _)) = (tempfile::tempdir().unwrap(), serve().await);
     let catalogue = [model("cut", &content())];
-    let broken = pull_from(&catalogue, dir.path(), &url, &names("cut")).await.unwrap_err();
+    let broken = pull_from(&catalogue, dir.path(), &url, &names("cut")).await.unwrap_err().error;
     assert!(matches!(broken, PullError::Interrupted { .. }), "{broken}");
     assert_eq!(files(dir.path()), ["cut.onnx.json.part"]);
     assert_eq!(presence(&catalogue[0], dir.path()), Presence::Partial);
@@ -142,7 +142,7 @@ async fn what_is_not_the_file_never_gets_its_name() {
     let (dir, (url, _)) = (tempfile::tempdir().unwrap(), serve().await);
     let pull = async |name: &str, content: &[u8]| {
         let catalogue = [model(name, content)];
-        pull_from(&catalogue, dir.path(), &url, &names(name)).await.unwrap_err()
+        pull_from(&catalogue, dir.path(), &url, &names(name)).await.unwrap_err().error
     };
     let error = pull("garbage", &content()).await;
     assert!(matches!(&error, PullError::Wrong { why, .. } if why.contains("checksum")), "{error}");
@@ -163,11 +163,25 @@ async fn no_internet_is_told_in_one_line() {
     // A port where nobody listens.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for url in [format!("http://{closed}"), "http://no-such-host.invalid".into()] {
-        let error = pull_from(&catalogue, dir.path(), &url, &names("good")).await.unwrap_err();
-        assert!(error.is_offline() && !error.to_string().contains('\n'), "{error}");
-        println!("{error}");
+        let told = pull_from(&catalogue, dir.path(), &url, &names("good")).await.unwrap_err();
+        assert!(matches!(told.error, PullError::Offline { .. }), "{told}");
+        assert!(told.to_string().ends_with("; not fetched: good") && !told.to_string().contains('\n'), "{told}");
+        println!("{told}");
     }
     assert!(files(dir.path()).is_empty());
+}
+
+#[tokio::test]
+async fn what_was_fetched_before_an_error_is_told_apart_from_what_was_not() {
+    let (dir, (url, _)) = (tempfile::tempdir().unwrap(), serve().await);
+    let catalogue = ["plain", "good", "busy", "none"].map(|name| model(name, &content()));
+    std::fs::write(dir.path().join("plain.onnx.json"), content()).unwrap();
+    let wanted = catalogue.each_ref().map(|model| model.name.clone());
+    let told = pull_from(&catalogue, dir.path(), &url, &wanted).await.unwrap_err();
+    assert_eq!(told.done, [Pulled::Present("plain".into()), Pulled::Fetched("good".into())]);
+    assert_eq!(told.missing, ["busy", "none"]);
+    assert!(matches!(told.error, PullError::Refused { .. }), "{told}");
+    assert!(told.to_string().ends_with("; not fetched: busy, none"), "{told}");
 }
 
 #[test]

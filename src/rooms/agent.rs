@@ -56,7 +56,8 @@ pub enum AgentEvent {
         track: TrackSid,
         reader: TapReader,
     },
-    /// The tap was closed: consent withdrawn, unpublished or left. Its reader ends after what is in it.
+    /// The tap was closed: consent withdrawn, unpublished or left; or nobody read it. Its reader ends after what is
+    /// in it.
     TapClosed {
         sid: ParticipantSid,
         track: TrackSid,
@@ -77,7 +78,8 @@ pub enum AgentEvent {
         report: u64,
         at: Instant,
     },
-    /// Nobody will come any more; the last event.
+    /// Nobody will come any more; at most the end of taps follows. Without it, the end of the events says that the
+    /// agent was taken out.
     RoomClosed,
 }
 

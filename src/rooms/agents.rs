@@ -42,11 +42,12 @@ impl Room {
             info: voice(&track),
             cid: String::new(),
             live: true,
+            announced: now.at,
         });
         self.enter(agent);
         self.count_track(MediaKind::Audio, 1);
         let (room, participant) = (self.sid.clone(), sid.clone());
-        self.media(Command::Join { room, participant, transport: false, auto_subscribe: false });
+        self.media(Command::Join { room, participant, transport: false });
         let (room, participant) = (self.sid.clone(), sid.clone());
         self.media(Command::PublishInjected { room, participant, track: track.clone() });
         self.announce(&sid, false);

@@ -16,8 +16,8 @@ use crate::{
     sfu::{Command, DataChannel},
 };
 
-/// Bytes of one packet. Clients promise to stay under 64 000; the stamps come on top.
-const PACKET_BYTES_MAX: usize = 65_535;
+/// Bytes of one packet, as LiveKit's clients bound it. Our stamps come on top, and receivers take 65,536.
+const PACKET_BYTES_MAX: usize = 64_000;
 /// Identities that one packet may be addressed to.
 const DESTINATIONS_MAX: usize = 256;
 /// How long reliable packets are kept for those whose channel is not open yet, or who resume. A resume takes two
@@ -141,7 +141,8 @@ impl Room {
         self.resend(now, sid, &identity, |kept| kept.at >= since);
     }
 
-    /// A client that resumed says what it got last from each sender; what came after is sent again.
+    /// A client that resumed says what it got last from each sender; what came after is sent again. Of a sender that
+    /// it does not name it has got nothing.
     pub(super) fn replay_missed(
         &mut self,
         now: Now,
@@ -149,7 +150,7 @@ impl Room {
         received: &[proto::DataChannelReceiveState],
     ) {
         let Some(p) = self.get(sid) else { return };
-        if !p.reliable_open || received.is_empty() {
+        if !p.reliable_open {
             return;
         }
         let (identity, since) = (p.identity.clone(), p.joined.at);

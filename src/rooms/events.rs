@@ -24,7 +24,7 @@ impl Room {
     pub fn handle_event(&mut self, now: Now, sid: &ParticipantSid, event: EventKind) {
         match event {
             EventKind::Answer { offer_id, sdp, tracks } => self.answer(sid, offer_id, sdp, tracks),
-            EventKind::OfferRejected { offer_id, reason } => self.offer_rejected(now, sid, offer_id, &reason),
+            EventKind::OfferRejected { offer_id, reason } => self.offer_rejected(now, sid, offer_id, reason),
             EventKind::MediaSectionsRequired { audios, videos } => {
                 let requirement = proto::MediaSectionsRequirement { num_audios: audios, num_videos: videos };
                 self.tell(sid, Response::MediaSectionsRequirement(requirement));
@@ -42,6 +42,8 @@ impl Room {
                 tracing::info!(room = %self.sid, participant = %sid, reason, "a transport ended");
                 match self.get_mut(sid) {
                     Some(p) if p.link.is_some() => p.media = MediaState::Closed { since: now.at },
+                    // Its voice went with the room on the media worker: who joins again would hear nothing.
+                    Some(p) if p.is_agent() => self.remove(now, sid, DisconnectReason::MediaFailure, None),
                     _ => self.remove(now, sid, DisconnectReason::ClientInitiated, None),
                 }
             }
@@ -51,10 +53,11 @@ impl Room {
                 let subscribed = proto::TrackSubscribed { track_sid: track.as_str().to_owned() };
                 self.tell(sid, Response::TrackSubscribed(subscribed));
             }
+            EventKind::TapClosed { track, id } => self.tap_closed(&track, id),
             EventKind::DataChannelOpen { channel: DataChannel::Reliable } => self.reliable_opened(now, sid),
             EventKind::DataChannelOpen { channel: DataChannel::Lossy } => {}
             EventKind::Data { channel, payload } => self.data_from_client(now, sid, channel, &payload),
-            EventKind::Speaker { level, active } => self.tell_speaker(sid, level, active),
+            EventKind::Speaker { level, active } => self.speaker_changed(sid, level, active),
             EventKind::Injected { report, at, .. } => self.tell_agent(sid.clone(), AgentEvent::Injected { report, at }),
         }
     }
@@ -71,7 +74,7 @@ impl Room {
     }
 
     /// A first offer that we cannot answer ends the attempt; a later one is worth a new start.
-    fn offer_rejected(&mut self, now: Now, sid: &ParticipantSid, offer_id: u32, reason: &str) {
+    fn offer_rejected(&mut self, now: Now, sid: &ParticipantSid, offer_id: u32, reason: &'static str) {
         tracing::warn!(room = %self.sid, participant = %sid, offer_id, reason, "an offer was rejected");
         let first = self.get(sid).is_some_and(|p| p.media == MediaState::New);
         if first {
@@ -91,6 +94,7 @@ impl Room {
         if self.set_active(sid) {
             self.metrics.join_duration.with_label_values(&["livekit"]).observe(took.as_secs_f64());
             self.announce(sid, true);
+            self.tell_speakers_to(sid);
             let active = sid.clone();
             self.tell_agents(|_| Some(AgentEvent::Active { sid: active.clone() }));
         }

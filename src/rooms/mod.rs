@@ -12,6 +12,7 @@ mod participant;
 mod publish;
 mod requests;
 mod room;
+mod speaking;
 mod subscribe;
 mod taps;
 mod task;
@@ -110,6 +111,8 @@ pub enum RoomError {
     RoomFull,
     #[error("the server is shutting down; try again in a moment")]
     Draining,
+    #[error("no media worker of this server runs any more; it must be restarted")]
+    NoWorker,
     #[error("requested room does not exist")]
     NotFound,
     #[error("the access token names no identity (`sub`)")]
@@ -220,6 +223,12 @@ impl Rooms {
         self.inner.open.load(Ordering::Relaxed)
     }
 
+    /// Whether a room could be opened as far as media goes: a media worker that fails outside of any room is gone for
+    /// good.
+    pub fn is_healthy(&self) -> bool {
+        self.inner.workers.iter().any(|place| !place.worker.is_closed())
+    }
+
     /// Whether [`Rooms::shutdown`] has begun.
     pub fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Relaxed)
@@ -230,8 +239,8 @@ impl Rooms {
             return Err(RoomError::Draining);
         }
         let inner = &self.inner;
-        let place =
-            inner.workers.iter().min_by_key(|place| place.load.load(Ordering::Relaxed)).ok_or(RoomError::Closed)?;
+        let alive = inner.workers.iter().filter(|place| !place.worker.is_closed());
+        let place = alive.min_by_key(|place| place.load.load(Ordering::Relaxed)).ok_or(RoomError::NoWorker)?;
         if inner.open.fetch_add(1, Ordering::Relaxed) >= inner.config.max_rooms {
             inner.open.fetch_sub(1, Ordering::Relaxed);
             return Err(RoomError::TooManyRooms);
@@ -290,6 +299,7 @@ impl Rooms {
             _ if self.is_draining() => Err(RoomError::Draining),
             Some(_) => Ok(()),
             None if !self.inner.config.auto_create => Err(RoomError::NotFound),
+            None if !self.is_healthy() => Err(RoomError::NoWorker),
             None if self.count() >= self.inner.config.max_rooms => Err(RoomError::TooManyRooms),
             None => Ok(()),
         }

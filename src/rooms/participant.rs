@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use livekit_protocol as proto;
@@ -17,6 +17,9 @@ use crate::{
 
 /// Nonces of user packets kept per sender against doubles. A client repeats a packet only around a reconnect.
 const NONCES_KEPT: usize = 64;
+/// How long an announced track is waited for. A client's offer follows within a round trip; after this its user has
+/// given up, or it has.
+const ANNOUNCEMENT_KEPT: Duration = Duration::from_secs(30);
 
 /// How the media connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +55,16 @@ pub(super) struct Track {
     pub cid: String,
     /// Media is negotiated: others may know of it.
     pub live: bool,
+    /// When AddTrack came last.
+    pub announced: Instant,
 }
 
 impl Track {
+    /// When it is forgotten, unless its media comes.
+    pub fn deadline(&self) -> Option<Instant> {
+        (!self.live).then(|| self.announced + ANNOUNCEMENT_KEPT)
+    }
+
     /// Whether this is a voice that may be tapped. A client that names no source publishes a microphone.
     pub fn is_microphone(&self) -> bool {
         let source = self.info.source;
@@ -96,9 +106,6 @@ pub(super) struct Participant {
     /// Tracks of others that were announced to it on its present socket.
     pub announced: HashSet<TrackSid>,
 
-    /// Candidates that came before the first offer.
-    pub early_candidates: Vec<String>,
-    pub offered: bool,
     /// The last reliable packet that was taken from it.
     pub last_sequence: u32,
     pub nonces: VecDeque<Vec<u8>>,
@@ -106,6 +113,8 @@ pub(super) struct Participant {
     pub reliable_open: bool,
     pub refresh_at: Option<Instant>,
     pub drop_on_resume: Option<DropOnResume>,
+    /// How loud it speaks, 0 to 1, while it counts as a speaker.
+    pub speaking: Option<f32>,
     /// A simulated speaker falls silent then.
     pub simulated_speaker_until: Option<Instant>,
 }
@@ -135,13 +144,12 @@ impl Participant {
             subscribed: HashSet::new(),
             permission: None,
             announced: HashSet::new(),
-            early_candidates: Vec::new(),
-            offered: false,
             last_sequence: 0,
             nonces: VecDeque::new(),
             reliable_open: false,
             refresh_at: None,
             drop_on_resume: None,
+            speaking: None,
             simulated_speaker_until: None,
         }
     }
@@ -175,6 +183,11 @@ impl Participant {
 
     pub fn live_tracks(&self) -> impl Iterator<Item = &Track> {
         self.tracks.iter().filter(|t| t.live)
+    }
+
+    /// When the first of its announced tracks is forgotten.
+    pub fn announcement_deadline(&self) -> Option<Instant> {
+        self.tracks.iter().filter_map(Track::deadline).min()
     }
 
     /// Whether its owner lets `subscriber` have this track.

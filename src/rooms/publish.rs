@@ -7,6 +7,7 @@ use proto::{
 };
 
 use super::{
+    Now,
     agent::AgentEvent,
     participant::{Participant, Track, source_of},
     room::Room,
@@ -22,17 +23,20 @@ const PENDING_TRACKS_MAX: usize = 20;
 const TRACKS_MAX: usize = 32;
 /// Bytes of what a client may put into a track's description, names and ids together.
 const TRACK_TEXT_BYTES_MAX: usize = 4096;
-/// Layers and codecs that one AddTrack may list. LiveKit's clients list three of each at most.
+/// Codecs and features that one AddTrack may list. LiveKit's clients list three of each at most.
 const TRACK_LIST_MAX: usize = 16;
+/// Layers in one AddTrack: three for the track, and for each codec again.
+const LAYERS_MAX: usize = 16;
 
 impl Room {
-    pub(super) fn add_track(&mut self, sid: &ParticipantSid, request: AddTrackRequest) {
-        let Some(p) = self.get(sid) else { return };
+    pub(super) fn add_track(&mut self, now: Now, sid: &ParticipantSid, request: AddTrackRequest) {
+        let Some(p) = self.get_mut(sid) else { return };
         if let Some(reason) = refusal(p, &request) {
             return self.refuse(sid, 0, reason, Some(Request::AddTrack(request)));
         }
         // A client that repeats itself after a resume gets the same answer.
-        if let Some(known) = p.tracks.iter().find(|t| !t.live && t.cid == request.cid) {
+        if let Some(known) = p.tracks.iter_mut().find(|t| !t.live && t.cid == request.cid) {
+            known.announced = now.at;
             let (cid, track) = (known.cid.clone(), Some(known.info.clone()));
             return self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track }));
         }
@@ -44,12 +48,24 @@ impl Room {
         let muted = request.muted;
         let info = describe(&track, kind, request);
         let Some(p) = self.get_mut(sid) else { return };
-        p.tracks.push(Track { sid: track.clone(), kind, info: info.clone(), cid: cid.clone(), live: false });
+        let (sid_of, announced) = (track.clone(), now.at);
+        p.tracks.push(Track { sid: sid_of, kind, info: info.clone(), cid: cid.clone(), live: false, announced });
         self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track: Some(info) }));
         let pending = PendingTrack { track: track.clone(), kind, cids };
         self.media(Command::Publish { room: self.sid.clone(), participant: sid.clone(), track: pending });
         if muted {
             self.media(Command::Mute { room: self.sid.clone(), participant: sid.clone(), track, muted });
+        }
+    }
+
+    /// Forgets tracks that were announced long ago and never came: they would fill the list, and a section of
+    /// another track could be taken for theirs.
+    pub(super) fn expire_announcements(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let is_over = |t: &mut Track| t.deadline().is_some_and(|at| now.at >= at);
+        let over: Vec<_> = p.tracks.extract_if(.., is_over).map(|t| t.sid).collect();
+        for track in over {
+            self.media(Command::Unpublish { room: self.sid.clone(), participant: sid.clone(), track });
         }
     }
 
@@ -154,12 +170,18 @@ fn refusal(p: &Participant, request: &AddTrackRequest) -> Option<Reason> {
     if !known_type || !request.sid.is_empty() {
         return Some(Reason::UnsupportedType);
     }
-    let text = request.cid.len() + request.name.len() + request.stream.len();
+    let codecs = &request.simulcast_codecs;
+    let mut layers = request.layers.iter().chain(codecs.iter().flat_map(|codec| &codec.layers));
+    let text = request.cid.len()
+        + request.name.len()
+        + request.stream.len()
+        + codecs.iter().map(|codec| codec.cid.len()).sum::<usize>()
+        + layers.clone().map(|layer| layer.rid.len()).sum::<usize>();
     let pending = p.tracks.iter().filter(|t| !t.live && t.cid != request.cid).count();
     let too_much = request.cid.is_empty()
         || text > TRACK_TEXT_BYTES_MAX
-        || request.layers.len() > TRACK_LIST_MAX
-        || request.simulcast_codecs.len() > TRACK_LIST_MAX
+        || codecs.len() > TRACK_LIST_MAX
+        || layers.nth(LAYERS_MAX).is_some()
         || request.audio_features.len() > TRACK_LIST_MAX
         || request.packet_trailer_features.len() > TRACK_LIST_MAX
         || pending >= PENDING_TRACKS_MAX

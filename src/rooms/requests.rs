@@ -24,10 +24,8 @@ const ATTRIBUTES_BYTES_MAX: usize = 64 * 1024;
 const NAME_BYTES_MAX: usize = 256;
 /// Bytes of an offer. A call of six people with video is about 60 kB.
 const OFFER_BYTES_MAX: usize = 256 * 1024;
-/// Candidates held until the first offer comes. A browser on a laptop with a VPN gathers about twenty.
-const EARLY_CANDIDATES_MAX: usize = 64;
-/// Bytes of one candidate line.
-const CANDIDATE_BYTES_MAX: usize = 2048;
+/// Capabilities that a client may list; LiveKit's clients know two.
+const CAPABILITIES_MAX: usize = 32;
 /// From this protocol on a client wants to hear that a request was granted, not only that it was refused.
 const PROTOCOL_OK_RESPONSES: i32 = 15;
 /// Longest that a simulated speaker talks.
@@ -75,7 +73,7 @@ pub(super) fn apply_join_request(p: &mut Participant, request: &JoinRequest) {
     if let Some(client) = &request.client_info {
         p.protocol = client.protocol;
         p.client_protocol = client.client_protocol;
-        p.capabilities = client.capabilities.clone();
+        p.capabilities = client.capabilities.iter().copied().take(CAPABILITIES_MAX).collect();
     }
     // Absent settings: what proto3 makes of absence is `false`, which no client means.
     p.auto_subscribe = request.connection_settings.as_ref().is_none_or(|settings| settings.auto_subscribe);
@@ -99,8 +97,7 @@ impl Room {
         let Some(ask) = request.message else { return };
         match ask {
             Ask::Offer(offer) => self.offer(&sid, offer),
-            Ask::Trickle(trickle) => self.trickle(&sid, &trickle),
-            Ask::AddTrack(request) => self.add_track(&sid, request),
+            Ask::AddTrack(request) => self.add_track(now, &sid, request),
             Ask::Mute(mute) => self.mute_track(&sid, &mute.sid, mute.muted),
             Ask::Subscription(update) => self.update_subscription(&sid, &update),
             Ask::TrackSetting(settings) => self.update_track_settings(&sid, &settings),
@@ -119,9 +116,11 @@ impl Room {
             Ask::PublishDataTrackRequest(request) => {
                 self.refuse(&sid, 0, Reason::UnsupportedType, Some(Request::PublishDataTrack(request)));
             }
-            // Answers belong to the dual peer connection; layers, data tracks and blobs are not supported, and
-            // nothing is owed for them.
-            Ask::Answer(_)
+            // An ICE-lite server answers whoever proves itself by a request: it has no use for candidates. Answers
+            // belong to the dual peer connection; layers, data tracks and blobs are not supported, and nothing is
+            // owed for them.
+            Ask::Trickle(_)
+            | Ask::Answer(_)
             | Ask::UpdateLayers(_)
             | Ask::UnpublishDataTrackRequest(_)
             | Ask::UpdateDataSubscription(_)
@@ -136,27 +135,7 @@ impl Room {
             tracing::warn!(room = %self.sid, participant = %sid, bytes = offer.sdp.len(), "an offer was too large");
             return;
         }
-        let Some(p) = self.get_mut(sid) else { return };
-        p.offered = true;
-        let early = std::mem::take(&mut p.early_candidates);
         self.media(Command::Offer { room, participant: sid.clone(), offer_id: offer.id, sdp: offer.sdp });
-        for candidate in early {
-            self.send_candidate(sid, candidate);
-        }
-    }
-
-    fn trickle(&mut self, sid: &ParticipantSid, trickle: &proto::TrickleRequest) {
-        let Some(candidate) = candidate_of(&trickle.candidate_init) else { return };
-        let Some(p) = self.get_mut(sid) else { return };
-        if p.offered {
-            self.send_candidate(sid, candidate);
-        } else if p.early_candidates.len() < EARLY_CANDIDATES_MAX {
-            p.early_candidates.push(candidate);
-        }
-    }
-
-    fn send_candidate(&mut self, sid: &ParticipantSid, candidate: String) {
-        self.media(Command::Trickle { room: self.sid.clone(), participant: sid.clone(), candidate });
     }
 
     fn update_metadata(&mut self, sid: &ParticipantSid, update: proto::UpdateParticipantMetadata) {
@@ -222,7 +201,7 @@ impl Room {
             Some(Scenario::SpeakerUpdate(secs)) => {
                 let secs = u64::try_from(secs).unwrap_or(0).min(SIMULATED_SPEAKER_SECS_MAX);
                 p.simulated_speaker_until = Some(now.at + Duration::from_secs(secs));
-                self.tell_speaker(sid, 1.0, true);
+                self.speaker_changed(sid, 1.0, true);
             }
             // As if the server had crashed: nothing is said, and a resume finds nobody.
             Some(Scenario::NodeFailure(true)) => self.remove(now, sid, DisconnectReason::UnknownReason, None),
@@ -244,17 +223,4 @@ impl Room {
             _ => {}
         }
     }
-}
-
-/// The candidate line in the JSON of an `RTCIceCandidateInit`. The empty one that ends the list is `None`.
-fn candidate_of(init: &str) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Init {
-        candidate: String,
-    }
-    if init.len() > CANDIDATE_BYTES_MAX {
-        return None;
-    }
-    let init: Init = serde_json::from_str(init).ok()?;
-    (!init.candidate.is_empty()).then_some(init.candidate)
 }

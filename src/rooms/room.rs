@@ -2,7 +2,7 @@
 //!
 //! Inputs are `join`, `resume`, `handle_*` and `allow_tap`; then drain `poll_output` and wait until `poll_timeout`.
 //! Its parts are in `requests` (what clients ask), `publish`, `subscribe`, `data`, `events` (what the media worker
-//! says), `agents` and `taps`.
+//! says), `speaking`, `agents` and `taps`.
 //!
 //! Invariants: nobody learns of a hidden participant; a track is announced to a client before media or SDP of it
 //! goes there; the media worker is told of a subscription only where both sides permit it.
@@ -79,6 +79,7 @@ pub(super) struct Room {
     pub(super) participants: Vec<Participant>,
     pub(super) taps_allowed: HashSet<Identity>,
     pub(super) taps: HashMap<TrackSid, Tap>,
+    pub(super) taps_made: u64,
     pub(super) replay: Replay,
     left: VecDeque<ParticipantInfo>,
     /// Since when nobody is in it, and for how long that may last.
@@ -100,6 +101,7 @@ impl Room {
             participants: Vec::new(),
             taps_allowed: HashSet::new(),
             taps: HashMap::new(),
+            taps_made: 0,
             replay: Replay::default(),
             left: VecDeque::new(),
             empty: Some((now.at, empty_timeout)),
@@ -132,7 +134,7 @@ impl Room {
             MediaState::Closed { since } => Some(since + GOODBYE_WITHIN),
             MediaState::Up | MediaState::None => None,
         };
-        media.into_iter().chain(p.refresh_at).chain(p.simulated_speaker_until)
+        media.into_iter().chain(p.refresh_at).chain(p.simulated_speaker_until).chain(p.announcement_deadline())
     }
 
     fn resume_timeout(&self) -> Duration {
@@ -153,8 +155,9 @@ impl Room {
             let Some(p) = self.get_mut(&sid) else { continue };
             if p.simulated_speaker_until.is_some_and(|at| now.at >= at) {
                 p.simulated_speaker_until = None;
-                self.tell_speaker(&sid, 0.0, false);
+                self.speaker_changed(&sid, 0.0, false);
             }
+            self.expire_announcements(now, &sid);
         }
     }
 
@@ -213,17 +216,11 @@ impl Room {
         self.enter(participant);
         self.send_join_response(&sid);
         self.refresh_token(now, &sid);
-        self.media(Command::Join {
-            room: self.sid.clone(),
-            participant: sid.clone(),
-            transport: true,
-            // Who gets what is decided here, track by track, where permissions are known.
-            auto_subscribe: false,
-        });
+        self.media(Command::Join { room: self.sid.clone(), participant: sid.clone(), transport: true });
         // Before the offer, so that its answer carries what is there already.
         self.sync_subscriber(&sid);
         for track in request.add_track_requests {
-            self.add_track(&sid, track);
+            self.add_track(now, &sid, track);
         }
         if let Some(offer) = request.publisher_offer {
             self.offer(&sid, offer);
@@ -276,6 +273,7 @@ impl Room {
         );
         self.send_everyone(&sid);
         self.tell_room_update_to(&sid);
+        self.tell_speakers_to(&sid);
         self.refresh_token(now, &sid);
         if let Some(state) = request.sync_state {
             self.sync_state(now, &sid, state);
@@ -456,13 +454,6 @@ impl Room {
         if !is_agent {
             self.tell_agents(|room| room.person(sid).map(AgentEvent::AttributesChanged));
         }
-    }
-
-    pub(super) fn tell_speaker(&mut self, sid: &ParticipantSid, level: f32, active: bool) {
-        let hidden = self.get(sid).is_none_or(Participant::hidden);
-        let speaker = proto::SpeakerInfo { sid: sid.as_str().to_owned(), level, active };
-        let message = Response::SpeakersChanged(proto::SpeakersChanged { speakers: vec![speaker] });
-        if hidden { self.tell(sid, message) } else { self.tell_all(None, message) }
     }
 
     fn tell_room_update(&mut self, except: Option<&ParticipantSid>) {

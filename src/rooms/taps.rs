@@ -13,6 +13,8 @@ use crate::{
 };
 
 pub(super) struct Tap {
+    /// Tells it from those that were open on the same track before.
+    pub id: u64,
     /// Who listens.
     pub agent: ParticipantSid,
     /// Who speaks.
@@ -33,7 +35,7 @@ impl Room {
         }
     }
 
-    /// Opens every tap that should be open and is not.
+    /// Opens every tap that should be open and is not. Called where something changed, never because one was closed.
     pub(super) fn sync_taps(&mut self) {
         let Some(agent) = self.participants.iter().find(|p| p.is_agent()).map(|p| p.sid.clone()) else { return };
         let allowed = |p: &&Participant| !p.is_agent() && self.taps_allowed.contains(&p.identity);
@@ -46,8 +48,11 @@ impl Room {
             .collect();
         for (sid, identity, track) in missing {
             let (tap, reader) = media::tap(self.config.tap_packets_max);
-            self.taps.insert(track.clone(), Tap { agent: agent.clone(), speaker: sid.clone() });
-            self.media(Command::OpenTap { room: self.sid.clone(), track: track.clone(), tap });
+            self.taps_made += 1;
+            let id = self.taps_made;
+            self.taps.insert(track.clone(), Tap { id, agent: agent.clone(), speaker: sid.clone() });
+            let (room, participant) = (self.sid.clone(), sid.clone());
+            self.media(Command::OpenTap { room, participant, track: track.clone(), id, tap });
             self.tell_agent(agent.clone(), AgentEvent::TapOpened { sid, identity, track, reader });
         }
     }
@@ -60,6 +65,18 @@ impl Room {
             self.media(Command::CloseTap { room: self.sid.clone(), track: track.clone() });
             self.tell_agent(tap.agent, AgentEvent::TapClosed { sid: tap.speaker, track });
         }
+    }
+
+    /// The media worker closed a tap by itself: it knows no such track, or nobody reads the tap. It is opened again
+    /// with the next change of consent, tracks or agents, and not before: who dropped one reader may drop the next.
+    pub(super) fn tap_closed(&mut self, track: &TrackSid, id: u64) {
+        // One that was closed meanwhile, and maybe opened anew, is no news.
+        if self.taps.get(track).is_none_or(|tap| tap.id != id) {
+            return;
+        }
+        let Some(Tap { agent, speaker: sid, .. }) = self.taps.remove(track) else { return };
+        tracing::warn!(room = %self.sid, participant = %sid, %track, "a tap ended that nobody closed");
+        self.tell_agent(agent, AgentEvent::TapClosed { sid, track: track.clone() });
     }
 
     pub(super) fn tell_agent(&mut self, agent: ParticipantSid, event: AgentEvent) {

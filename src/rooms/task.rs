@@ -153,6 +153,7 @@ impl RoomTask {
                 let result = self.join(now, *claims, *request);
                 // A connection that nobody waits for any more: its socket is closed already.
                 if let Err(Ok(link)) = reply.send(result) {
+                    self.links.remove(&link.id);
                     self.room.handle_link_closed(now, link.id);
                 }
             }
@@ -282,4 +283,30 @@ impl RoomTask {
 fn now() -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { at: Instant::now().into_std(), unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        auth::Grants,
+        id::{RoomName, RoomSid},
+        rooms::Config,
+        telemetry::Metrics,
+    };
+
+    #[tokio::test]
+    async fn a_join_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+        let (worker, _told) = WorkerHandle::detached();
+        let (sender, mailbox) = mpsc::channel(1);
+        let name = RoomName::from("room");
+        let room = Room::new(name.clone(), RoomSid::random(), Config::default(), Arc::new(Metrics::new()), now());
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default());
+        let claims = Claims::new(&"ada".into(), Grants::participant(&name));
+        let (reply, answer) = oneshot::channel();
+        drop(answer);
+        task.handle(Mail::Join { claims: Box::new(claims), request: Box::default(), reply });
+        task.flush().await;
+        assert_eq!((task.links.len(), task.room.participants_count()), (0, 0));
+    }
 }

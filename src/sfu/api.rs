@@ -40,7 +40,6 @@ pub enum Command {
         room: RoomSid,
         participant: ParticipantSid,
         transport: bool,
-        auto_subscribe: bool,
     },
     /// Removes a participant, its tracks and its subscriptions; the room goes with its last participant.
     Leave {
@@ -55,12 +54,6 @@ pub enum Command {
         offer_id: u32,
         sdp: String,
     },
-    /// One `candidate:…` line of the client. Duplicates and unparsable ones (mDNS names) are ignored.
-    Trickle {
-        room: RoomSid,
-        participant: ParticipantSid,
-        candidate: String,
-    },
     /// The client announced a track (AddTrack). Matched with a media section of an offer before or after.
     Publish {
         room: RoomSid,
@@ -73,6 +66,7 @@ pub enum Command {
         participant: ParticipantSid,
         track: TrackSid,
     },
+    /// Takes a track down, or forgets its announcement.
     Unpublish {
         room: RoomSid,
         participant: ParticipantSid,
@@ -104,10 +98,13 @@ pub enum Command {
         channel: DataChannel,
         payload: Bytes,
     },
-    /// Copies every Opus packet of the track into the tap from now on. One tap per track; a second replaces the first.
+    /// Copies every Opus packet of this participant's track into the tap from now on. One tap per track; a second
+    /// replaces the first. `id` comes back in [`EventKind::TapClosed`].
     OpenTap {
         room: RoomSid,
+        participant: ParticipantSid,
         track: TrackSid,
+        id: u64,
         tap: TapWriter,
     },
     CloseTap {
@@ -128,7 +125,6 @@ impl Command {
             Self::Join { room, .. }
             | Self::Leave { room, .. }
             | Self::Offer { room, .. }
-            | Self::Trickle { room, .. }
             | Self::Publish { room, .. }
             | Self::PublishInjected { room, .. }
             | Self::Unpublish { room, .. }
@@ -158,9 +154,10 @@ pub enum EventKind {
         sdp: String,
         tracks: Vec<(String, TrackSid)>,
     },
+    /// The reason is one of a few fixed ones: what a parser says may quote the offer, and this is logged.
     OfferRejected {
         offer_id: u32,
-        reason: String,
+        reason: &'static str,
     },
     /// The client should add this many recvonly sections of each kind and offer again; 0/0 means only offer again.
     MediaSectionsRequired {
@@ -188,6 +185,12 @@ pub enum EventKind {
     /// The track of this participant got its first subscriber.
     TrackSubscribed {
         track: TrackSid,
+    },
+    /// The tap with this id is closed though nobody asked for that: the participant has no such track, or the tap's
+    /// reader is gone.
+    TapClosed {
+        track: TrackSid,
+        id: u64,
     },
     /// The data channel with this label is open for sending to the participant.
     DataChannelOpen {

@@ -13,7 +13,7 @@ use super::{
     slots::Slots,
     track::Track,
 };
-use crate::media::AudioPacket;
+use crate::media::{AudioPacket, TapWrite};
 
 /// A packet of a track, wherever it came from.
 pub struct MediaPacket {
@@ -80,19 +80,29 @@ pub fn forward(
             }
         }
     }
-    if let Some(tap) = &track.tap {
-        let copy = AudioPacket {
-            seq: packet.seq,
-            rtp_time: packet.rtp_time,
-            arrived: packet.arrived,
-            payload: packet.payload.as_ref().into(),
-        };
-        match tap.write(copy) {
-            true => stats.tapped += 1,
-            false => stats.tap_dropped += 1,
+    starving
+}
+
+/// Copies the packet into the track's tap, if it has one. A tap that nobody reads any more is closed: its id is
+/// returned.
+pub fn copy_to_tap(track: &mut Track, packet: &MediaPacket, stats: &mut SfuStats) -> Option<u64> {
+    let tap = track.tap.as_ref()?;
+    let copy = AudioPacket {
+        source: packet.source,
+        seq: packet.seq,
+        rtp_time: packet.rtp_time,
+        arrived: packet.arrived,
+        payload: packet.payload.as_ref().into(),
+    };
+    match tap.writer.write(copy) {
+        TapWrite::Taken => stats.tapped += 1,
+        TapWrite::Full => stats.tap_dropped += 1,
+        TapWrite::Closed => {
+            stats.taps_open -= 1;
+            return track.tap.take().map(|tap| tap.id);
         }
     }
-    starving
+    None
 }
 
 /// The header extensions that receivers are to see: those that describe the media, none that describe the sender's

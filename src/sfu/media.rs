@@ -7,16 +7,16 @@ use str0m::rtp::{ExtensionValues, RtpPacket, Ssrc, Vp8Descriptor};
 
 use super::{
     Context, EventKind, MediaKind, TimerKey,
-    forwarder::{MediaPacket, forward, media_extensions},
+    forwarder::{MediaPacket, copy_to_tap, forward, media_extensions},
     injector::{Injector, VOICE_DBOV},
     negotiation::Published,
     participant::{Participant, ParticipantKey},
     room::Room,
-    track::{Selection, Track, TrackKey},
+    track::{Selection, Tap, Track, TrackKey},
 };
 use crate::{
     id::{ParticipantSid, TrackSid},
-    media::{OpusFrame, PACKET_DURATION, TapWriter},
+    media::{OpusFrame, PACKET_DURATION},
 };
 
 /// Lengths of Opus packets that a level may count for (RFC 6716 section 2.1.4 allows 2.5 to 120 ms); keeps silence
@@ -89,6 +89,10 @@ impl Room {
             }
         }
         let starving = forward(track, packet, &mut self.participants, &mut self.dirty, &mut cx.stats);
+        if let Some(id) = copy_to_tap(track, packet, &mut cx.stats) {
+            let (owner, track) = (track.owner, track.sid.clone());
+            self.emit(owner, EventKind::TapClosed { track, id }, cx);
+        }
         if starving {
             self.need_keyframe(now, key, Some(packet.source), cx);
         }
@@ -150,7 +154,7 @@ impl Room {
         self.mark_dirty(owner);
     }
 
-    /// An announced track found its section: it is live, and wished for by all who take everything.
+    /// An announced track found its section: it is live.
     pub(super) fn go_live(&mut self, now: Instant, owner: ParticipantKey, published: Published, cx: &mut Context) {
         let Published { mid, pending, muted } = published;
         let mut track = Track::new(pending.track.clone(), owner, pending.kind);
@@ -172,18 +176,12 @@ impl Room {
     }
 
     fn add_track(&mut self, now: Instant, track: Track, cx: &mut Context) -> TrackKey {
-        let (sid, kind, owner) = (track.sid.clone(), track.kind, track.owner);
+        let sid = track.sid.clone();
         if let Some(replaced) = self.tracks_by_sid.get(&sid).copied() {
             self.remove_track(now, replaced, cx);
         }
         let key = self.tracks.insert(track);
         self.tracks_by_sid.insert(sid, key);
-        for other in self.participants.keys() {
-            let participant = self.participants.get_mut(other).filter(|it| other != owner && it.auto_subscribe);
-            if participant.is_some_and(|it| it.transport.is_some() && it.negotiation.wish(now, key, kind)) {
-                self.rearm(now, other, cx);
-            }
-        }
         key
     }
 
@@ -201,11 +199,16 @@ impl Room {
         }
     }
 
-    pub fn open_tap(&mut self, sid: &TrackSid, tap: TapWriter, cx: &mut Context) {
-        let track = self.tracks_by_sid.get(sid).and_then(|key| self.tracks.get_mut(*key));
-        if let Some(track) = track.filter(|it| it.kind == MediaKind::Audio) {
-            let replaced = track.tap.replace(tap);
-            cx.stats.taps_open += u64::from(replaced.is_none());
+    /// Opens a tap; where that cannot be it is said, since whoever asked believes that it is open.
+    pub fn open_tap(&mut self, owner: &ParticipantSid, sid: &TrackSid, tap: Tap, cx: &mut Context) {
+        let key = self.by_sid.get(owner).and_then(|owner| self.track_of(*owner, sid));
+        let track = key.and_then(|key| self.tracks.get_mut(key));
+        match track.filter(|it| it.kind == MediaKind::Audio) {
+            Some(track) => {
+                let replaced = track.tap.replace(tap);
+                cx.stats.taps_open += u64::from(replaced.is_none());
+            }
+            None => cx.emit(&self.sid, owner, EventKind::TapClosed { track: sid.clone(), id: tap.id }),
         }
     }
 

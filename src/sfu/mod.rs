@@ -40,6 +40,7 @@ use self::{
     room::{Room, RoomKey},
     slots::Slots,
     timers::Timers,
+    track::Tap,
     transport::{Notice, TransportConfig},
 };
 use crate::id::{ParticipantSid, RoomSid};
@@ -109,9 +110,9 @@ impl Sfu {
     /// Does what the control plane asks. What names a room or a participant that is gone is ignored: the two sides
     /// race.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
-        if let Command::Join { room, participant, transport, auto_subscribe } = command {
+        if let Command::Join { room, participant, transport } = command {
             let key = self.open(&room);
-            self.with_room(key, |room, cx| room.join(now, participant, transport, auto_subscribe, cx));
+            self.with_room(key, |room, cx| room.join(now, participant, transport, cx));
             return;
         }
         let Some(key) = self.by_sid.get(command.room()).copied() else { return };
@@ -237,8 +238,6 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
         Command::Join { .. } => {}
         Command::Leave { participant, .. } => room.leave(now, &participant, cx),
         Command::Offer { participant, offer_id, sdp, .. } => room.offer(now, &participant, offer_id, &sdp, cx),
-        // An ICE-lite side sends to whoever proves itself by a request; it has no use for candidates.
-        Command::Trickle { .. } => {}
         Command::Publish { participant, track, .. } => room.publish(now, &participant, track, cx),
         Command::PublishInjected { participant, track, .. } => room.publish_injected(now, &participant, track, cx),
         Command::Unpublish { participant, track, .. } => room.unpublish(now, &participant, &track, cx),
@@ -248,7 +247,9 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
         }
         Command::Pause { subscriber, track, paused, .. } => room.pause(now, &subscriber, &track, paused, cx),
         Command::SendData { to, channel, payload, .. } => room.send_data(now, &to, channel, &payload, cx),
-        Command::OpenTap { track, tap, .. } => room.open_tap(&track, tap, cx),
+        Command::OpenTap { participant, track, id, tap, .. } => {
+            room.open_tap(&participant, &track, Tap { id, writer: tap }, cx);
+        }
         Command::CloseTap { track, .. } => room.close_tap(&track, cx),
         Command::Inject { track, frame, .. } => room.inject(now, &track, frame, cx),
     }
@@ -265,20 +266,36 @@ mod tests {
         for room in ["RM_broken", "RM_other"] {
             for participant in ["PA_a", "PA_b"] {
                 let (room, participant) = (room.into(), participant.into());
-                sfu.handle_command(now, Command::Join { room, participant, transport: true, auto_subscribe: true });
+                sfu.handle_command(now, Command::Join { room, participant, transport: true });
             }
         }
+        // One without a transport, which would otherwise speak into nothing for good.
+        let (room, participant) = (RoomSid::from("RM_broken"), ParticipantSid::from("PA_agent"));
+        sfu.handle_command(
+            now,
+            Command::Join { room: room.clone(), participant: participant.clone(), transport: false },
+        );
+        let track = crate::id::TrackSid::from("TR_voice");
+        sfu.handle_command(
+            now,
+            Command::PublishInjected { room: room.clone(), participant: participant.clone(), track: track.clone() },
+        );
+        let (tap, _reader) = crate::media::tap(1);
+        sfu.handle_command(now, Command::OpenTap { room, participant, track, id: 1, tap });
+        assert_eq!(sfu.stats().taps_open, 1);
         assert!(!sfu.quarantine(), "nothing is to blame between calls");
         // As after a panic in the middle of a call.
         sfu.current = sfu.by_sid.get(&RoomSid::from("RM_broken")).copied();
         assert!(sfu.quarantine());
         let told: Vec<_> = std::iter::from_fn(|| sfu.poll_event()).collect();
-        assert_eq!(told.len(), 2);
         assert!(
             told.iter()
                 .all(|event| { event.room.as_str() == "RM_broken" && matches!(event.kind, EventKind::Closed { .. }) })
         );
-        assert_eq!((sfu.stats().rooms, sfu.stats().transports), (1, 2));
+        let mut who: Vec<_> = told.iter().map(|event| event.participant.as_str()).collect();
+        who.sort_unstable();
+        assert_eq!(who, ["PA_a", "PA_agent", "PA_b"]);
+        assert_eq!((sfu.stats().rooms, sfu.stats().transports, sfu.stats().taps_open), (1, 2, 0));
         sfu.handle_timeout(now + std::time::Duration::from_secs(5));
     }
 }

@@ -25,7 +25,6 @@ pub struct Participant {
     pub sid: ParticipantSid,
     /// Absent on the AI, and after the transport ended.
     pub transport: Option<Transport>,
-    pub auto_subscribe: bool,
     pub negotiation: Negotiation,
     pub clock: SenderClock,
     /// Something was queued on the transport since its last flush.
@@ -46,11 +45,10 @@ struct Route {
 }
 
 impl Participant {
-    pub fn new(now: Instant, sid: ParticipantSid, transport: Option<Transport>, auto_subscribe: bool) -> Self {
+    pub fn new(now: Instant, sid: ParticipantSid, transport: Option<Transport>) -> Self {
         Self {
             sid,
             transport,
-            auto_subscribe,
             negotiation: Negotiation::default(),
             clock: SenderClock::default(),
             dirty: false,

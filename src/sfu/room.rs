@@ -61,22 +61,16 @@ impl Room {
 
     // --- members ---
 
-    pub fn join(&mut self, now: Instant, sid: ParticipantSid, transport: bool, auto_subscribe: bool, cx: &mut Context) {
+    pub fn join(&mut self, now: Instant, sid: ParticipantSid, transport: bool, cx: &mut Context) {
         if self.by_sid.contains_key(&sid) {
             return;
         }
         let transport = transport.then(|| Transport::new(now, &cx.transports));
         cx.stats.transports += u64::from(transport.is_some());
-        let participant = Participant::new(now, sid.clone(), transport, auto_subscribe);
+        let participant = Participant::new(now, sid.clone(), transport);
         let key = self.participants.insert(participant);
         self.by_sid.insert(sid, key);
         self.update_ufrag(key, cx);
-        let others: Vec<_> = self.tracks.iter().map(|(track, it)| (track, it.kind)).collect();
-        if let Some(participant) = self.participants.get_mut(key).filter(|it| it.auto_subscribe) {
-            for (track, kind) in others {
-                participant.negotiation.wish(now, track, kind);
-            }
-        }
         self.rearm(now, key, cx);
     }
 
@@ -98,13 +92,12 @@ impl Room {
         }
     }
 
-    /// Tells everybody that it is over; for a room that cannot go on.
+    /// Tells everybody that it is over; for a room that cannot go on. Those without a transport too: what they
+    /// injected is gone with the room.
     pub fn fail(&mut self, reason: &str, cx: &mut Context) {
         for (key, participant) in self.participants.iter_mut() {
-            if participant.transport.take().is_some() {
-                cx.stats.transports -= 1;
-                cx.emit(&self.sid, &participant.sid, EventKind::Closed { reason: reason.to_owned() });
-            }
+            cx.stats.transports -= u64::from(participant.transport.take().is_some());
+            cx.emit(&self.sid, &participant.sid, EventKind::Closed { reason: reason.to_owned() });
             if let Some(room) = self.key {
                 cx.demux.remove(Route { room, participant: key });
             }

@@ -12,6 +12,7 @@ use super::{
     room::Room,
     sdp::{self, OfferedSection, SectionPlan},
     subscription::Subscription,
+    transport::OfferError,
 };
 use crate::id::{ParticipantSid, TrackSid};
 
@@ -39,17 +40,17 @@ impl Room {
         key: ParticipantKey,
         offer: &str,
         cx: &mut Context,
-    ) -> Result<(OfferOutcome, String, Vec<(String, TrackSid)>), String> {
+    ) -> Result<(OfferOutcome, String, Vec<(String, TrackSid)>), &'static str> {
         if offer.len() > OFFER_BYTES_MAX {
-            return Err(format!("the offer is larger than {OFFER_BYTES_MAX} bytes"));
+            return Err("the offer is too large");
         }
         let sections = sdp::offered_sections(offer);
         if sections.len() > SECTIONS_MAX {
-            return Err(format!("the offer has more than {SECTIONS_MAX} sections"));
+            return Err("the offer has too many sections");
         }
         let offer = sdp::without_candidates(offer);
         let accepted = self.drive(now, key, cx, |transport, sink| transport.accept_offer(&offer, sink));
-        let answer = accepted.ok_or("the participant has no transport")?.map_err(|error| error.to_string())?;
+        let answer = accepted.ok_or("the participant has no transport")?.map_err(|OfferError(reason)| reason)?;
         self.update_ufrag(key, cx);
         self.mark_dirty(key);
         let participant = self.participants.get_mut(key).ok_or("the participant left")?;
@@ -171,7 +172,7 @@ impl Room {
     }
 
     /// A track, if it is this participant's.
-    fn track_of(&self, owner: ParticipantKey, track: &TrackSid) -> Option<super::track::TrackKey> {
+    pub(super) fn track_of(&self, owner: ParticipantKey, track: &TrackSid) -> Option<super::track::TrackKey> {
         let key = *self.tracks_by_sid.get(track)?;
         self.tracks.get(key).filter(|it| it.owner == owner).map(|_| key)
     }

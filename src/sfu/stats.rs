@@ -18,7 +18,7 @@ pub struct SfuStats {
     pub dropped_malformed: u64,
     /// Datagrams from an address or with a user name that belongs to nobody.
     pub dropped_unknown_peer: u64,
-    /// Data packets that a slow receiver had no room for, or that a sender sent too fast.
+    /// Data packets that a receiver had no room for or does not take at their size, or that a sender sent too fast.
     pub dropped_queue_full: u64,
     /// Packets of a muted track or to a paused subscription.
     pub dropped_paused: u64,

@@ -20,15 +20,22 @@ pub struct Track {
     pub kind: MediaKind,
     pub muted: bool,
     pub subscriptions: Vec<Subscription>,
-    pub tap: Option<TapWriter>,
+    pub tap: Option<Tap>,
     /// Present on the track of a participant without a transport.
     pub injector: Option<Injector>,
     /// The layer that is forwarded.
     current: Option<u32>,
     layers: Vec<Layer>,
     keyframes: KeyframeRequests,
-    /// When the last packet came and its RTP time, to know how long packets are.
+    /// RTP time of the last packet, to know how long packets are.
     pub last_audio_time: Option<u64>,
+}
+
+/// Where copies of a track's packets go.
+pub struct Tap {
+    /// The control plane's name of it.
+    pub id: u64,
+    pub writer: TapWriter,
 }
 
 struct Layer {
@@ -103,7 +110,8 @@ impl Track {
         self.current.or_else(|| self.layers.iter().max_by_key(|layer| layer.rank).map(|layer| layer.ssrc))
     }
 
-    /// Somebody needs a keyframe. True where the publisher is to be asked now; else it will be, by the deadline.
+    /// Somebody needs a keyframe. Gives the stream of which the publisher is to be asked for one now; where that is
+    /// too early, or no stream is known, it is asked for by the deadline.
     pub fn need_keyframe(&mut self, now: Instant, ssrc: Option<u32>) -> Option<u32> {
         let ssrc = ssrc.or_else(|| self.keyframe_source());
         self.keyframes.handle_need(now, ssrc)

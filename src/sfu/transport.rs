@@ -120,9 +120,10 @@ pub struct Sink<'a> {
     pub stats: &'a mut SfuStats,
 }
 
+/// Says no more than this: str0m's own words may quote the offer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct OfferError(pub String);
+pub struct OfferError(pub &'static str);
 
 /// How to send on a section: what the receiver negotiated for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,9 +221,9 @@ impl Transport {
 
     /// Takes a client's offer and gives the answer, as str0m writes it.
     pub fn accept_offer(&mut self, sdp: &str, sink: &mut Sink<'_>) -> Result<String, OfferError> {
-        let offer = SdpOffer::from_sdp_string(sdp).map_err(|error| OfferError(error.to_string()))?;
+        let offer = SdpOffer::from_sdp_string(sdp).map_err(|_| OfferError("the offer is malformed"))?;
         let answer = self.drive(sink, |rtc| rtc.sdp_api().accept_offer(offer));
-        let answer = answer.map_err(|error| OfferError(error.to_string()))?;
+        let answer = answer.map_err(|_| OfferError("the offer cannot be answered"))?;
         let resend = |rtc: &Rtc| rtc.codec_config().params().iter().find_map(|params| params.resend());
         self.rtx = resend(&self.rtc).map(|pt| *pt);
         Ok(answer.to_sdp_string())
@@ -295,7 +296,7 @@ impl Transport {
         match channel {
             DataChannel::Lossy => {
                 let Some(id) = self.channels.lossy else { return };
-                if !self.write_data(id, payload, sink) {
+                if !self.write_data(id, payload, sink).unwrap_or(false) {
                     sink.stats.dropped_queue_full += 1;
                 }
             }
@@ -314,21 +315,29 @@ impl Transport {
 
     fn flush_backlog(&mut self, sink: &mut Sink<'_>) {
         let Some(id) = self.channels.reliable else { return };
-        while let Some(payload) = self.channels.backlog.front().cloned() {
-            if self.closed || !self.write_data(id, &payload, sink) {
-                return;
-            }
+        // Taken out before the write, which may end the transport and with it the backlog.
+        while let Some(payload) = self.channels.backlog.pop_front() {
             self.channels.backlog_bytes -= payload.len();
-            self.channels.backlog.pop_front();
+            match self.write_data(id, &payload, sink) {
+                Ok(true) => {}
+                Ok(false) if self.closed => return,
+                Ok(false) => {
+                    self.channels.backlog_bytes += payload.len();
+                    self.channels.backlog.push_front(payload);
+                    return;
+                }
+                // It will never be taken, being larger than the receiver allows: those behind it must not wait for it.
+                Err(_) => sink.stats.dropped_queue_full += 1,
+            }
         }
     }
 
-    fn write_data(&mut self, id: ChannelId, payload: &[u8], sink: &mut Sink<'_>) -> bool {
-        let written = self.drive(sink, |rtc| match rtc.channel(id) {
+    /// Whether SCTP has room for the packet now.
+    fn write_data(&mut self, id: ChannelId, payload: &[u8], sink: &mut Sink<'_>) -> Result<bool, str0m::RtcError> {
+        self.drive(sink, |rtc| match rtc.channel(id) {
             Some(mut channel) => channel.write(true, payload),
             None => Ok(false),
-        });
-        written.unwrap_or(false)
+        })
     }
 
     /// Applies one change and drains. A failed drain, or an input that str0m gives up on, ends the transport.

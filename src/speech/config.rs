@@ -141,15 +141,13 @@ pub struct SetupError {
 /// What was chosen.
 pub struct Chosen<P> {
     pub provider: P,
-    /// One line for the log and the terminal.
+    /// One line for the log and the terminal; where it is not what was asked for, with the reason.
     pub line: String,
-    /// Whether it is what was asked for, or a fallback that a person may want to know of.
-    pub fallback: bool,
 }
 
 impl<P> Chosen<P> {
     fn new(provider: P, line: impl Into<String>) -> Self {
-        Self { provider, line: line.into(), fallback: false }
+        Self { provider, line: line.into() }
     }
 }
 
@@ -219,7 +217,7 @@ fn stt_auto(stt: &SttConfig, models_dir: &Path) -> Chosen<Option<Arc<dyn SttProv
         }
     }
     let line = format!("recognition: off, voice activity alone ({why})");
-    Chosen { provider: None, line, fallback: true }
+    Chosen::new(None, line)
 }
 
 /// Sets up the voice. May take a second.
@@ -244,7 +242,7 @@ pub fn tts_from_config(
         (Some(Err(message)), _) if tts.provider == TtsChoice::Piper => Err(setup("speech.tts.voice", message)),
         (Some(Err(message)), Ok(espeak)) => {
             let line = format!("voice: espeak-ng `{}` ({message})", tts.espeak_voice);
-            Ok(Chosen { provider: Arc::new(espeak), line, fallback: true })
+            Ok(Chosen::new(Arc::new(espeak), line))
         }
         (None, Ok(espeak)) => Ok(Chosen::new(Arc::new(espeak), format!("voice: espeak-ng `{}`", tts.espeak_voice))),
         (_, Err(message)) => Err(setup("speech.tts.espeak_voice", message)),
@@ -316,10 +314,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let stt = stt_from_config(&Config::default(), dir.path()).unwrap();
-        assert!(stt.provider.is_none() && stt.fallback && stt.line.contains("viva models pull"), "{}", stt.line);
+        assert!(stt.provider.is_none() && stt.line.contains("viva models pull"), "{}", stt.line);
         let tts = tts_from_config(&Config::default(), dir.path(), &metrics).unwrap();
         assert_eq!(tts.provider.name(), "espeak-ng");
-        assert!(tts.fallback && tts.line.contains("no Piper voice"), "{}", tts.line);
+        assert!(tts.line.contains("no Piper voice"), "{}", tts.line);
     }
 
     #[test]

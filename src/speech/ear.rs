@@ -38,6 +38,8 @@ pub struct EarStats {
 pub struct Ear {
     decoder: Decoder,
     held: BTreeMap<u64, AudioPacket>,
+    /// The stream that the numbers are of.
+    source: Option<u32>,
     /// Since when a packet has been missing.
     hole_since: Option<Instant>,
     next_seq: Option<u64>,
@@ -57,6 +59,7 @@ impl Ear {
         Ok(Self {
             decoder: Decoder::new()?,
             held: BTreeMap::new(),
+            source: None,
             hole_since: None,
             next_seq: None,
             next_rtp: 0,
@@ -82,9 +85,9 @@ impl Ear {
 
     pub fn handle_packet(&mut self, packet: AudioPacket, out: Sink<'_>) {
         let arrived = packet.arrived;
-        if let Some(next) = self.next_seq
-            && packet.seq.abs_diff(next) > RESTART
-        {
+        let other_stream = self.source.replace(packet.source).is_some_and(|source| source != packet.source);
+        let jumped = self.next_seq.is_some_and(|next| packet.seq.abs_diff(next) > RESTART);
+        if other_stream || jumped {
             self.drain(out);
             self.next_seq = None;
         }
@@ -206,6 +209,7 @@ mod tests {
                 let tone: Vec<i16> =
                     (0..PACKET_SAMPLES).map(|i| (6000.0 * (i as f64 * 0.02 * (seq + 1) as f64).sin()) as i16).collect();
                 AudioPacket {
+                    source: 1,
                     seq,
                     rtp_time: seq * 960,
                     arrived: start + PACKET * seq as u32,
@@ -272,6 +276,26 @@ mod tests {
         let mut late = p[1].clone();
         late.rtp_time = 960 + 9600;
         assert_eq!(play(&mut ear, late), 3200 - 1600 + 320);
+    }
+
+    #[test]
+    fn another_stream_of_the_track_is_heard_from_its_first_packet_whatever_its_numbers() {
+        let start = Instant::now();
+        for numbers in [0u64, 30, 500] {
+            let mut ear = Ear::new().unwrap();
+            let p = packets(60, start);
+            p[20..30].iter().for_each(|p| _ = play(&mut ear, p.clone()));
+            // The last of the old stream waits for one that will not come.
+            assert_eq!(play(&mut ear, p[31].clone()), 0);
+            let mut other = p[40].clone();
+            (other.source, other.seq, other.rtp_time) = (2, numbers, numbers * 7 + 1);
+            let mut next = other.clone();
+            (next.seq, next.rtp_time) = (other.seq + 1, other.rtp_time + 960);
+            let given = play(&mut ear, other);
+            assert_eq!(given, 640 + 320, "{numbers}: what was held comes first, with the lost one, and no gap between");
+            assert_eq!(play(&mut ear, next), 320);
+            assert_eq!((ear.stats().late, ear.poll_timeout(false)), (0, None));
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     ProviderError, ProviderErrorKind,
-    ear::Ear,
+    ear::{Ear, EarStats},
     stt::{SttEvent, SttProvider, SttStream, Transcript},
     vad::{Vad, VadConfig, VadEvent},
 };
@@ -131,7 +131,7 @@ struct Listener {
     open: Option<Segment>,
     pending: JoinSet<()>,
     /// What of the ear's drops was counted already.
-    counted: u64,
+    counted: EarStats,
 }
 
 /// The open stretch of speech.
@@ -171,7 +171,7 @@ impl Listener {
             segments: 0,
             open: None,
             pending: JoinSet::new(),
-            counted: 0,
+            counted: EarStats::default(),
         }
     }
 
@@ -183,11 +183,7 @@ impl Listener {
                 biased;
                 () = events.closed() => return,
                 packet = reader.read() => match packet {
-                    Some(packet) => {
-                        let done = self.handle_packet(packet).await;
-                        self.count_drops();
-                        done
-                    }
+                    Some(packet) => self.handle_packet(packet).await,
                     None => break,
                 },
                 () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
@@ -226,6 +222,7 @@ impl Listener {
     }
 
     async fn hear(&mut self, heard: Vec<(Vec<i16>, Instant)>) -> Result<(), Gone> {
+        self.count_drops();
         let mut vad_events = Vec::new();
         for (samples, at) in heard {
             self.vad.push(&samples, at, &mut vad_events);
@@ -326,10 +323,11 @@ impl Listener {
     /// What the tap itself dropped is counted by the media worker.
     fn count_drops(&mut self) {
         let stats = self.ear.stats();
-        let total = stats.late + stats.malformed;
-        if total > self.counted {
-            self.metrics.tap_packets_dropped.with_label_values(&["speech"]).inc_by(total - self.counted);
-            self.counted = total;
+        let told = std::mem::replace(&mut self.counted, stats);
+        for (reason, more) in [("late", stats.late - told.late), ("malformed", stats.malformed - told.malformed)] {
+            if more > 0 {
+                self.metrics.tap_packets_dropped.with_label_values(&["speech", reason]).inc_by(more);
+            }
         }
     }
 }
@@ -357,6 +355,7 @@ struct Follower {
 impl Follower {
     async fn run(self, mut stream: SttStream, mut end: oneshot::Receiver<Instant>) {
         let mut outcome: Option<Result<Transcript, ProviderError>> = None;
+        let mut partials = false;
         let mut last_speech = None;
         let give_up = tokio::time::sleep(Duration::MAX);
         tokio::pin!(give_up);
@@ -367,6 +366,11 @@ impl Follower {
             tokio::select! {
                 event = stream.events.recv(), if outcome.is_none() => match event {
                     Some(SttEvent::Partial(text)) => {
+                        if !std::mem::replace(&mut partials, true) {
+                            let took = tokio::time::Instant::now().into_std().saturating_duration_since(self.started);
+                            let metric = self.metrics.stt_first_partial.with_label_values(&[self.provider]);
+                            metric.observe(took.as_secs_f64());
+                        }
                         if self.events.send(SpeechEvent::Partial { segment: self.segment, text }).await.is_err() {
                             return;
                         }

@@ -12,13 +12,15 @@ mod synthesis;
 
 use std::{sync::Arc, time::Instant};
 
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 
 use self::{player::Player, synthesis::Synthesiser};
 use super::tts::TtsProvider;
 use crate::{media::AudioSink, model::Personal, telemetry::Metrics};
 
-/// Clauses that wait to be synthesised: more than ten minutes of talk. Full: the clause is dropped and logged.
+/// Clauses and ends that wait for the synthesiser: more than ten minutes of talk. Full: an interruption, so that what
+/// finds no room cannot leave its utterance without an end.
 const CLAUSES_MAX: usize = 256;
 /// Events that wait for the reader; an utterance makes three.
 const EVENTS_MAX: usize = 64;
@@ -118,8 +120,27 @@ impl Speaker {
 
     fn command(&self, utterance: u64, kind: CommandKind) {
         let epoch = *self.interruptions.borrow();
-        if self.commands.try_send(Command { epoch, utterance, kind }).is_err() {
-            tracing::warn!(utterance, "the speaker is gone or has too much to say: a clause is left out");
+        match self.commands.try_send(Command { epoch, utterance, kind }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => tracing::debug!(utterance, "the speaker is gone"),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!(utterance, "the speaker has too much to say: all of it is interrupted");
+                self.interrupt();
+                self.end_later(Command { epoch, utterance, kind: CommandKind::End });
+            }
+        }
+    }
+
+    /// Ends an utterance behind everything that waits. Its `epoch` is past, so nothing of it will sound.
+    fn end_later(&self, end: Command) {
+        let commands = self.commands.clone();
+        let mut sending = Box::pin(async move {
+            // Closed: the synthesiser is gone, and with it whoever waits for the end.
+            let _ = commands.send(end).await;
+        });
+        // Polled here already: it has its place in the queue before anything else is said.
+        if tokio::task::unconstrained(&mut sending).now_or_never().is_none() {
+            tokio::spawn(sending);
         }
     }
 }

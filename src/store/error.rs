@@ -26,6 +26,8 @@ pub enum StoreError {
     Migrate { path: PathBuf, source: sqlx::migrate::MigrateError },
     #[error("the database failed at `{operation}`: {source}")]
     Query { operation: &'static str, source: sqlx::Error },
+    #[error("the database did not answer in time; see whether another program holds it, or its disk is slow or full")]
+    Slow,
     #[error("the database holds `{value}` as {what}, which this version does not know")]
     Unknown { what: &'static str, value: String },
 }

@@ -60,7 +60,8 @@ metrics! {
     // Media plane
     sfu_packets: IntCounterVec("sfu_packets_total", "RTP packets received from and sent to participants", ["direction", "kind"]);
     sfu_bytes: IntCounterVec("sfu_bytes_total", "RTP payload bytes received from and sent to participants", ["direction", "kind"]);
-    sfu_packets_dropped: IntCounterVec("sfu_packets_dropped_total", "Datagrams and packets dropped, by reason (malformed, unknown_peer, queue_full, paused)", ["reason"]);
+    sfu_packets_dropped: IntCounterVec("sfu_packets_dropped_total", "Datagrams and packets dropped, by reason (malformed, unknown_peer, queue_full, paused, layer)", ["reason"]);
+    sfu_forward_duration: Histogram("sfu_forward_duration_seconds", "From a media worker's wake-up until the media packets that it sends on are with the kernel, once for each wake-up that sends any", in MEDIA_BUCKETS);
     sfu_keyframe_requests: IntCounterVec("sfu_keyframe_requests_total", "Picture loss indications received from subscribers (in) and sent to publishers (out)", ["direction"]);
     sfu_nacks: IntCounterVec("sfu_nacks_total", "Packets asked for again by NACK, from subscribers (in) and to publishers (out)", ["direction"]);
     sfu_retransmitted_packets: IntCounterVec("sfu_retransmitted_packets_total", "RTX packets received and sent", ["direction"]);
@@ -68,7 +69,7 @@ metrics! {
     worker_busy_seconds: CounterVec("worker_busy_seconds_total", "Time that a media worker spent awake", ["worker"]);
     worker_tick_duration: HistogramVec("worker_tick_duration_seconds", "One wake-up of a media worker, from reading to flushing", ["worker"], in MEDIA_BUCKETS);
     tap_packets: IntCounter("tap_packets_total", "Opus packets copied from a participant's track to the interviewer's ear; zero without consent");
-    tap_packets_dropped: IntCounterVec("tap_packets_dropped_total", "Tapped packets dropped because the consumer was behind", ["consumer"]);
+    tap_packets_dropped: IntCounterVec("tap_packets_dropped_total", "Tapped packets that were not heard, by reason: the consumer was behind, they came late or twice, or were malformed (behind, late, malformed)", ["consumer", "reason"]);
     taps_open: IntGauge("taps_open", "Taps that are open now");
 
     // Rooms
@@ -83,16 +84,19 @@ metrics! {
     // The interviewer: response latency and its stages
     response_latency: Histogram("response_latency_seconds", "From the interviewee's last speech to the first packet of the reply sent", in LATENCY_BUCKETS);
     turn_endpointing_delay: HistogramVec("turn_endpointing_delay_seconds", "From the interviewee's last speech to the decision that the turn is over", ["detector"], in LATENCY_BUCKETS);
+    stt_first_partial: HistogramVec("stt_first_partial_seconds", "From the beginning of a stretch of speech to its first interim transcript", ["provider"], in LATENCY_BUCKETS);
     stt_final_delay: HistogramVec("stt_final_delay_seconds", "From the interviewee's last speech to the final transcript", ["provider"], in LATENCY_BUCKETS);
     llm_first_token: HistogramVec("llm_first_token_seconds", "From the decision that the turn is over to the first token of the reply", ["provider"], in LATENCY_BUCKETS);
     llm_first_clause: HistogramVec("llm_first_clause_seconds", "From the first token of the reply to its first clause going to text-to-speech", ["provider"], in LATENCY_BUCKETS);
+    llm_tokens: IntCounterVec("llm_tokens_total", "Tokens of replies as the endpoint counts them (prompt, completion); replies that broke off are not counted", ["provider", "model", "kind"]);
     tts_first_audio: HistogramVec("tts_first_audio_seconds", "From the first clause to its first audio", ["provider"], in LATENCY_BUCKETS);
     speech_first_packet: Histogram("speech_first_packet_seconds", "From the first audio of the reply to its first packet sent", in LATENCY_BUCKETS);
     stt_audio_seconds: CounterVec("stt_audio_seconds_total", "Audio given to speech recognition", ["provider"]);
     tts_audio_seconds: CounterVec("tts_audio_seconds_total", "Audio made by text-to-speech", ["provider"]);
     provider_errors: IntCounterVec("provider_errors_total", "Errors of providers by stage (stt, llm, tts) and kind (timeout, unavailable, rejected, malformed)", ["stage", "provider", "kind"]);
     turns: IntCounterVec("turns_total", "Turns of the interviewer by act (greet, ask, probe, repeat, nudge, close)", ["act"]);
-    barge_ins: IntCounter("barge_ins_total", "Times the interviewee interrupted the interviewer");
+    barge_ins: IntCounter("barge_ins_total", "Times a voice stopped the interviewer, noise included");
+    false_interruptions: IntCounter("false_interruptions_total", "Times what stopped the interviewer turned out to be no speech");
     interviews_active: IntGauge("interviews_active", "Interviews that are live now");
     interviews: IntCounterVec("interviews_total", "Interviews ended, by reason", ["result"]);
     consents: IntCounterVec("consents_total", "Consent decisions by purpose and decision (granted, declined)", ["purpose", "decision"]);

@@ -22,6 +22,20 @@ impl WorkerHandle {
         Self { commands, waker }
     }
 
+    /// A handle without a thread, and what it is told. Without the latter it is that of a worker that has stopped.
+    #[cfg(test)]
+    pub fn detached() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, told) = mpsc::channel(64);
+        let poll = mio::Poll::new().expect("an epoll");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("an eventfd");
+        (Self::new(commands, Arc::new(waker)), told)
+    }
+
+    /// Whether the worker has stopped, which is for good.
+    pub fn is_closed(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Waits while the worker's queue is full: control is never dropped.
     pub async fn send(&self, command: Command) -> Result<(), WorkerClosed> {
         self.commands.send(command).await.map_err(|_| WorkerClosed)?;

@@ -190,8 +190,9 @@ impl MediaWorker {
         self.read_datagrams(now);
         self.sfu.handle_timeout(now);
         self.send_datagrams();
+        let flushed = Instant::now();
         self.send_events();
-        self.publisher.handle_tick(now, Instant::now(), self.sfu.stats());
+        self.publisher.handle_tick(now, flushed, Instant::now(), self.sfu.stats());
     }
 
     fn wait(&mut self) {
@@ -279,12 +280,7 @@ mod tests {
         let mut workers = start(&config(0, 1), Arc::new(Metrics::new())).unwrap();
         let (handle, mut events) = workers.pop().unwrap();
         let (room, participant) = (crate::id::RoomSid::random(), crate::id::ParticipantSid::random());
-        let join = Command::Join {
-            room: room.clone(),
-            participant: participant.clone(),
-            transport: true,
-            auto_subscribe: true,
-        };
+        let join = Command::Join { room: room.clone(), participant: participant.clone(), transport: true };
         handle.send(join).await.unwrap();
         let offer = Command::Offer { room, participant, offer_id: 7, sdp: "nonsense".to_owned() };
         handle.send(offer).await.unwrap();

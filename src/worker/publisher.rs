@@ -20,6 +20,9 @@ pub struct Publisher {
     feeds: Vec<Feed>,
     told: SfuStats,
     ticks: LocalHistogram,
+    forwards: LocalHistogram,
+    /// Media packets that the core had sent at the last tick.
+    sent: u64,
     busy: Counter,
     busy_now: Duration,
     due: Instant,
@@ -56,11 +59,13 @@ impl Publisher {
             (|s| s.retransmitted_out, metrics.sfu_retransmitted_packets.with_label_values(&["out"])),
             (|s| s.injected, metrics.sfu_injected_packets.clone()),
             (|s| s.tapped, metrics.tap_packets.clone()),
-            (|s| s.tap_dropped, metrics.tap_packets_dropped.with_label_values(&["speech"])),
+            (|s| s.tap_dropped, metrics.tap_packets_dropped.with_label_values(&["speech", "behind"])),
         ];
         Self {
             feeds,
             told: SfuStats::default(),
+            forwards: metrics.sfu_forward_duration.local(),
+            sent: 0,
             ticks: metrics.worker_tick_duration.with_label_values(&[&worker]).local(),
             busy: metrics.worker_busy_seconds.with_label_values(&[&worker]),
             busy_now: Duration::ZERO,
@@ -75,7 +80,12 @@ impl Publisher {
         self.due
     }
 
-    pub fn handle_tick(&mut self, started: Instant, ended: Instant, stats: &SfuStats) {
+    /// `flushed`: when the kernel had taken all datagrams of this tick.
+    pub fn handle_tick(&mut self, started: Instant, flushed: Instant, ended: Instant, stats: &SfuStats) {
+        let sent = stats.packets_out.iter().sum();
+        if sent != std::mem::replace(&mut self.sent, sent) {
+            self.forwards.observe(flushed.saturating_duration_since(started).as_secs_f64());
+        }
         let took = ended.saturating_duration_since(started);
         self.ticks.observe(took.as_secs_f64());
         self.busy_now += took;
@@ -86,6 +96,8 @@ impl Publisher {
     }
 
     pub fn publish(&mut self, stats: &SfuStats) {
+        self.ticks.flush();
+        self.forwards.flush();
         for (read, counter) in &self.feeds {
             counter.inc_by(read(stats).saturating_sub(read(&self.told)));
         }
@@ -93,7 +105,6 @@ impl Publisher {
         self.metrics.taps_open.add(stats.taps_open as i64 - self.told.taps_open as i64);
         self.dropped_counter.inc_by(std::mem::take(&mut self.dropped));
         self.busy.inc_by(std::mem::take(&mut self.busy_now).as_secs_f64());
-        self.ticks.flush();
         self.told = *stats;
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use viva::{
     id::{Identity, InterviewId, ParticipantSid, TrackSid},
     interview::{
-        Config, Library,
+        Config, ConsentError, Library,
         interviewer::Interviewer,
         llm::LlmProvider,
         port::{Mouth, RoomPort},
@@ -230,7 +230,7 @@ impl Voice {
 
     pub fn ends(&mut self, text: &str) {
         let (segment, last_speech) = (self.segment, Instant::now());
-        let transcript = Transcript { text: text.into(), words: vec![] };
+        let transcript = Transcript { text: text.into() };
         self.send(SpeechEvent::Ended { segment, last_speech });
         self.send(SpeechEvent::Final { segment, started: last_speech, last_speech, transcript, failed: false });
     }
@@ -273,6 +273,7 @@ pub struct Stage {
 pub fn config() -> Config {
     let mut config = Config::default();
     config.endpointing.min_delay_ms = 40;
+    config.endpointing.voice_only_delay_ms = 40;
     config.endpointing.max_delay_ms = 600;
     config.interruption.min_speech_ms = 30;
     config.return_grace_secs = 1;
@@ -389,7 +390,8 @@ impl Stage {
             mouth_events,
             listen: Box::new(move |reader| {
                 let (events, queue) = mpsc::channel(64);
-                let script = waiting.lock().unwrap().pop_front().expect("a voice for every tap");
+                // Who has no script is silent.
+                let script = waiting.lock().unwrap().pop_front().unwrap_or_else(|| mpsc::channel(1).1);
                 tokio::spawn(hear(reader, script, events));
                 queue
             }),
@@ -472,18 +474,31 @@ impl Stage {
         .await
     }
 
+    /// Another program holds the database until what this returns is dropped.
+    pub async fn lock_database(&self) -> sqlx::SqliteConnection {
+        use sqlx::{ConnectOptions, Executor, sqlite::SqliteConnectOptions};
+        let path = self.folder.path().join("viva.db");
+        let mut connection = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+        connection.execute("BEGIN EXCLUSIVE").await.unwrap();
+        connection
+    }
+
     pub async fn consents(&self, identity: &str, purpose: Purpose, granted: bool) {
+        self.decides(identity, purpose, granted).await.unwrap();
+    }
+
+    pub async fn decides(&self, identity: &str, purpose: Purpose, granted: bool) -> Result<(), ConsentError> {
         let (done, result) = oneshot::channel();
         let command = Command::Consent {
             identity: identity.into(),
             purpose,
             granted,
-            notice_version: "1".into(),
+            notice_version: "test".into(),
             source: "rest".into(),
             done,
         };
         self.commands.send(command).await.ok().unwrap();
-        result.await.unwrap().unwrap();
+        result.await.unwrap()
     }
 
     /// Waits until the room shows what is looked for.

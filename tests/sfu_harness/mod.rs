@@ -20,6 +20,7 @@ use str0m::{
 };
 use viva::{
     id::{ParticipantSid, RoomSid, TrackSid},
+    media::TapWriter,
     sfu::{Certificate, Command, DataChannel, Event, EventKind, MediaKind, PendingTrack, Sfu, Transmit},
 };
 
@@ -59,6 +60,8 @@ pub struct Client {
     /// What the last answer said that sections carry.
     pub tracks: HashMap<Mid, TrackSid>,
     pub answers: Vec<String>,
+    /// It subscribes to every track, as the control plane does for nearly all.
+    takes_all: bool,
     channels: HashMap<ChannelId, DataChannel>,
     downlinks: Vec<(Mid, MediaKind)>,
     uplinks: HashMap<TrackSid, Vec<Uplink>>,
@@ -133,6 +136,10 @@ pub struct Sim {
     /// Datagrams that arrive within this are handed in together.
     pub batch: Duration,
     pub negotiations: usize,
+    /// The largest data message that clients who join from now on take.
+    pub message_bytes_max: u32,
+    /// All tracks so far, with their owners.
+    tracks: Vec<(ParticipantSid, TrackSid)>,
     rng: StdRng,
     wire: BinaryHeap<Reverse<InFlight>>,
     order: u64,
@@ -154,6 +161,8 @@ impl Sim {
             jitter: Duration::ZERO,
             batch: Duration::ZERO,
             negotiations: 0,
+            message_bytes_max: 65_536,
+            tracks: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
             wire: BinaryHeap::new(),
             order: 0,
@@ -165,33 +174,60 @@ impl Sim {
         self.join_with(true, 3)
     }
 
-    pub fn join_with(&mut self, auto_subscribe: bool, sections: usize) -> usize {
+    pub fn join_with(&mut self, takes_all: bool, sections: usize) -> usize {
         let index = self.clients.len();
         let sid = ParticipantSid::from(format!("PA_{index}"));
-        let command =
-            Command::Join { room: self.room.clone(), participant: sid.clone(), transport: true, auto_subscribe };
+        let command = Command::Join { room: self.room.clone(), participant: sid.clone(), transport: true };
         self.sfu.handle_command(self.now, command);
-        let client = Client::new(self.now, sid, index, sections);
+        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max);
+        client.takes_all = takes_all;
         self.clients.push(client);
+        for (owner, track) in self.tracks.clone() {
+            self.subscribe_if_wanted(index, &owner, &track);
+        }
         self.offer(index);
         index
     }
 
+    /// A track is there: whoever takes everything gets it.
+    fn add_track(&mut self, owner: &ParticipantSid, track: &TrackSid) {
+        self.tracks.push((owner.clone(), track.clone()));
+        for index in 0..self.clients.len() {
+            self.subscribe_if_wanted(index, owner, track);
+        }
+    }
+
+    fn subscribe_if_wanted(&mut self, client: usize, owner: &ParticipantSid, track: &TrackSid) {
+        let client = &self.clients[client];
+        if client.takes_all && client.sid != *owner {
+            let (room, subscriber) = (self.room.clone(), client.sid.clone());
+            let command = Command::Subscribe { room, subscriber, track: track.clone(), subscribed: true };
+            self.sfu.handle_command(self.now, command);
+        }
+    }
+
     pub fn join_agent(&mut self) -> ParticipantSid {
         let sid = ParticipantSid::from("PA_agent");
-        let command = Command::Join {
-            room: self.room.clone(),
-            participant: sid.clone(),
-            transport: false,
-            auto_subscribe: false,
-        };
+        let command = Command::Join { room: self.room.clone(), participant: sid.clone(), transport: false };
         self.sfu.handle_command(self.now, command);
         sid
     }
 
     pub fn command(&mut self, command: Command) {
+        let injected = match &command {
+            Command::PublishInjected { participant, track, .. } => Some((participant.clone(), track.clone())),
+            _ => None,
+        };
         self.sfu.handle_command(self.now, command);
+        if let Some((owner, track)) = injected {
+            self.add_track(&owner, &track);
+        }
         self.settle();
+    }
+
+    pub fn open_tap(&mut self, client: usize, track: &TrackSid, id: u64, tap: TapWriter) {
+        let participant = self.clients[client].sid.clone();
+        self.command(Command::OpenTap { room: self.room.clone(), participant, track: track.clone(), id, tap });
     }
 
     pub fn leave(&mut self, client: usize) {
@@ -353,6 +389,10 @@ impl Sim {
     fn handle_event(&mut self, event: &Event) -> bool {
         let Some(index) = self.clients.iter().position(|client| client.sid == event.participant) else { return false };
         match &event.kind {
+            EventKind::TrackLive { track, .. } => {
+                self.add_track(&event.participant, track);
+                true
+            }
             EventKind::Answer { offer_id, sdp, tracks } => {
                 self.clients[index].accept(*offer_id, sdp, tracks);
                 self.drain(index);
@@ -492,9 +532,14 @@ impl Sim {
 }
 
 impl Client {
-    fn new(now: Instant, sid: ParticipantSid, index: usize, sections: usize) -> Self {
-        let mut rtc =
-            Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false).enable_vp8(true).build(now);
+    fn new(now: Instant, sid: ParticipantSid, index: usize, sections: usize, message_bytes_max: u32) -> Self {
+        let mut rtc = Rtc::builder()
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_vp8(true)
+            .set_sctp_max_message_size(message_bytes_max)
+            .build(now);
         let address = SocketAddr::from(([198, 51, 100, index as u8 + 1], 40_000));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         let mut client = Self {
@@ -507,6 +552,7 @@ impl Client {
             keyframe_requests: Vec::new(),
             tracks: HashMap::new(),
             answers: Vec::new(),
+            takes_all: true,
             channels: HashMap::new(),
             downlinks: Vec::new(),
             uplinks: HashMap::new(),

@@ -1,7 +1,7 @@
 // The own consents: read from the server's record, changed by the call's own channel, else by REST.
 import { useCallback, useEffect, useState } from 'react';
 import type { RemoteParticipant, Room } from 'livekit-client';
-import { api } from './api';
+import { api, ApiError } from './api';
 import { latest, NONE, type Consents, type Purpose } from './consent';
 import type { Call } from './session';
 
@@ -41,8 +41,12 @@ export function useConsents(call: Call, room: Room, interviewer: RemoteParticipa
         }
         setConsents((old) => ({ ...old, [purpose]: granted }));
         setKnown(true);
-      } catch {
-        setError('This could not be saved, so nothing has changed. Check your connection, then choose again.');
+      } catch (failure) {
+        setError(
+          failure instanceof ApiError && failure.code === 'notice_changed'
+            ? 'The text that you agree to has changed meanwhile. Reload this page, read it, then choose again.'
+            : 'This could not be saved, so nothing has changed. Check your connection, then choose again.',
+        );
       }
     },
     [call, identity, room],

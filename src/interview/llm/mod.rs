@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{LlmConfig, LlmKind};
-use crate::{model::Personal, speech::ProviderError};
+use crate::{model::Personal, speech::ProviderError, telemetry::Metrics};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptRole {
@@ -32,9 +32,9 @@ pub trait LlmProvider: Send + Sync {
 }
 
 /// The provider that the configuration asks for; `None`: the scripted interviewer.
-pub fn from_config(config: &LlmConfig) -> Result<Option<Arc<dyn LlmProvider>>, String> {
+pub fn from_config(config: &LlmConfig, metrics: &Metrics) -> Result<Option<Arc<dyn LlmProvider>>, String> {
     Ok(match config.provider {
         LlmKind::Scripted => None,
-        LlmKind::Openai => Some(Arc::new(openai::OpenAi::new(config)?)),
+        LlmKind::Openai => Some(Arc::new(openai::OpenAi::new(config, metrics)?)),
     })
 }

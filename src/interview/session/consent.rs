@@ -1,16 +1,35 @@
 //! Consent: first it is stored, then it takes effect.
 
-use super::{Session, people};
+use super::{
+    Session, now, people,
+    record::{Write, in_time},
+};
 use crate::{
     id::Identity,
     interview::{port::RoomPort, wall_ms},
     model::{CONSENT_ATTRIBUTE, ConsentRecord, Purpose},
     rooms::Person,
-    store::StoreError,
 };
+
+/// How often one person's changes of mind are recorded. Beyond it a withdrawal still counts, a new grant does not.
+const CHANGES_MAX: u32 = 200;
+
+/// Why a decision does not count.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsentError {
+    #[error("the notice has changed since it was read: load the page anew, read it and decide again")]
+    NoticeChanged,
+    #[error("this decision was changed too often: start a new interview to give consent again")]
+    TooOften,
+    #[error("the decision could not be stored and does not count; try again")]
+    NotStored,
+}
 
 impl<P: RoomPort> Session<P> {
     /// Records a decision and lets it take effect: the tap is open, or closed, when this returns.
+    ///
+    /// A grant counts once it is stored, and for the notice that this server gives now. A withdrawal counts at once,
+    /// whatever becomes of its record, which is written as soon as the database answers.
     pub(super) async fn decide_consent(
         &mut self,
         identity: &Identity,
@@ -18,10 +37,16 @@ impl<P: RoomPort> Session<P> {
         granted: bool,
         notice_version: &str,
         source: &str,
-    ) -> Result<(), StoreError> {
-        // A withdrawal counts from now on, whatever becomes of its record.
-        if !granted {
-            self.apply_consent(identity, purpose, granted).await;
+    ) -> Result<(), ConsentError> {
+        if granted && notice_version != self.setup.notice_version {
+            return Err(ConsentError::NoticeChanged);
+        }
+        if self.people.decision(identity, purpose) == Some(granted) {
+            return Ok(());
+        }
+        let often = self.people.count_change(identity) > CHANGES_MAX;
+        if granted && often {
+            return Err(ConsentError::TooOften);
         }
         let record = ConsentRecord {
             interview: self.id().clone(),
@@ -32,13 +57,25 @@ impl<P: RoomPort> Session<P> {
             source: source.to_owned(),
             at_ms: wall_ms(),
         };
-        self.setup.store.insert_consent(&record).await?;
+        if granted {
+            // After every withdrawal that still waits: the last record is what counts after a restart.
+            let at = now();
+            if !self.record.flush_now(&self.setup.store, at).await {
+                return Err(ConsentError::NotStored);
+            }
+            in_time(self.setup.store.insert_consent(&record)).await.map_err(|error| {
+                tracing::error!(interview = %self.id(), %error, "a consent cannot be stored: it does not count");
+                ConsentError::NotStored
+            })?;
+            self.apply_consent(identity, purpose, granted).await;
+        } else {
+            self.apply_consent(identity, purpose, granted).await;
+            self.record.write(Write::Consent(record));
+            self.write_record().await;
+        }
         let decision = if granted { "granted" } else { "declined" };
         self.setup.metrics.consents.with_label_values(&[purpose.as_str(), decision]).inc();
         tracing::info!(interview = %self.id(), purpose = purpose.as_str(), decision, source, "consent");
-        if granted {
-            self.apply_consent(identity, purpose, granted).await;
-        }
         Ok(())
     }
 
@@ -69,14 +106,20 @@ impl<P: RoomPort> Session<P> {
         }
         if self.people.drives(identity) {
             self.detector.forget();
+            self.conversation.forget();
         }
     }
 
     /// Takes up what a person who joins has decided before, in this interview or by their token.
     pub(super) async fn take_up_consents(&mut self, person: &Person) {
         let id = self.id().clone();
-        let records = match self.setup.store.latest_consents(&id, &person.identity).await {
-            Ok(records) => records,
+        let version = self.setup.notice_version.clone();
+        let records = match in_time(self.setup.store.latest_consents(&id, &person.identity)).await {
+            Ok(mut records) => {
+                // What was granted after another notice was not granted for what this one says.
+                records.retain(|r| !r.granted || r.notice_version == version);
+                records
+            }
             Err(error) => {
                 // Without the record nothing is known to be allowed.
                 tracing::error!(interview = %id, %error, "consents cannot be read: nobody new is listened to");
@@ -88,14 +131,13 @@ impl<P: RoomPort> Session<P> {
             self.allow_tap(&person.identity, true).await;
         }
         let by_token = person.attributes.get(CONSENT_ATTRIBUTE).map(|a| people::token_purposes(a)).unwrap_or_default();
-        let version = self.setup.notice_version.clone();
         for purpose in by_token {
             // The token speaks for the first join; a later decision is not undone by joining again.
             if records.iter().any(|r| r.purpose == purpose) {
                 continue;
             }
             if let Err(error) = self.decide_consent(&person.identity, purpose, true, &version, "token").await {
-                tracing::error!(interview = %id, %error, "a consent cannot be stored: it does not count");
+                tracing::warn!(interview = %id, %error, "a consent by token does not count");
             }
         }
     }

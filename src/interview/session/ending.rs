@@ -12,11 +12,11 @@ use super::{Ending, Session, now};
 use crate::{
     interview::{conversation::AgentState, port::RoomPort, wall_ms},
     model::EndReason,
-    speech::{listener::SpeechEvent, speaker::SpeakerEvent},
+    speech::speaker::SpeakerEvent,
 };
 
-/// How long recognition of the last words is awaited.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(8);
+/// How long recognition of the last words is awaited: as long as a recogniser with its second try takes by default.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(18);
 /// How long the account of what the interviewer was just saying is awaited.
 const LAST_REPLY_MAX: Duration = Duration::from_secs(1);
 /// How long the interviewer stays after the end is told, so that pages see it.
@@ -25,13 +25,12 @@ const LINGER: Duration = Duration::from_secs(2);
 impl<P: RoomPort> Session<P> {
     pub(super) async fn finish(mut self) {
         let ending = self.ending.take();
+        self.over = true;
         self.stop_talking().await;
         self.hear_out().await;
         let at = now();
         self.record.finish(&self.setup.store, at).await;
-        if self.record.started().is_some() {
-            self.setup.metrics.interviews_active.dec();
-        }
+        self.active = None;
         match ending {
             Some(Ending::Over(reason, waiting)) => self.tell_end(reason, waiting).await,
             // The interview goes on when the server is back.
@@ -62,7 +61,7 @@ impl<P: RoomPort> Session<P> {
         let until = Instant::now() + LAST_WORDS_MAX;
         while !self.heard.is_empty() {
             match timeout_at(until, self.heard.next()).await {
-                Ok(Some((ear, event))) => self.handle_last(ear, event).await,
+                Ok(Some((ear, event))) => self.handle_heard(ear, event).await,
                 Ok(None) => return,
                 Err(_) => {
                     tracing::warn!(interview = %self.id(), "the last words were not recognised in time");
@@ -70,14 +69,6 @@ impl<P: RoomPort> Session<P> {
                 }
             }
         }
-    }
-
-    /// Nobody answers any more: words are only kept.
-    async fn handle_last(&mut self, ear: u32, event: SpeechEvent) {
-        if let Some(state) = self.ears.get_mut(&ear) {
-            state.drives = false;
-        }
-        self.handle_heard(ear, event).await;
     }
 
     async fn tell_end(&mut self, reason: EndReason, waiting: Vec<oneshot::Sender<()>>) {

@@ -54,9 +54,8 @@ impl<P: RoomPort> Session<P> {
         }
         let ear = self.ears_made;
         self.ears_made += 1;
-        let drives = self.people.drives(&identity);
         self.heard.insert(ear, ReceiverStream::new((self.setup.listen)(reader)));
-        self.ears.insert(ear, Ear { person, track, drives });
+        self.ears.insert(ear, Ear { person, track });
     }
 
     /// Works out whether the interviewee is there and may be listened to, and tells the conversation.
@@ -81,9 +80,12 @@ impl<P: RoomPort> Session<P> {
     }
 
     pub(super) async fn handle_heard(&mut self, ear: u32, event: SpeechEvent) {
-        let Some(Ear { drives, .. }) = self.ears.get(&ear) else { return };
+        let Some(Ear { person, .. }) = self.ears.get(&ear) else { return };
         let now = now();
-        if *drives {
+        let drives = self.people.drives(&person.identity);
+        if self.over {
+            // Nobody is answered any more: words are only kept.
+        } else if drives {
             // The talk first: its answer must not wait for the record.
             self.detector.handle_speech(ear, &event, now);
             self.settle();
@@ -93,7 +95,11 @@ impl<P: RoomPort> Session<P> {
         match event {
             SpeechEvent::Partial { segment, text } => self.caption(ear, segment, &text, false).await,
             SpeechEvent::Final { segment, started, last_speech, transcript, failed } => {
-                self.note_recognition(failed, now.saturating_duration_since(last_speech));
+                self.note_recognition(failed);
+                if let (true, false, Some(provider)) = (drives, failed, self.setup.stt_name) {
+                    let delay = now.saturating_duration_since(last_speech).as_secs_f64();
+                    self.setup.metrics.stt_final_delay.with_label_values(&[provider]).observe(delay);
+                }
                 if !transcript.text.0.is_empty() {
                     self.keep_words(ear, started, last_speech, &transcript.text);
                     // The line is stored before anybody is told that these were the final words.
@@ -109,12 +115,8 @@ impl<P: RoomPort> Session<P> {
         }
     }
 
-    fn note_recognition(&mut self, failed: bool, delay: std::time::Duration) {
-        let Some(provider) = self.setup.stt_name else { return };
-        if !failed {
-            self.setup.metrics.stt_final_delay.with_label_values(&[provider]).observe(delay.as_secs_f64());
-        }
-        if self.record.degraded != failed {
+    fn note_recognition(&mut self, failed: bool) {
+        if self.setup.stt_name.is_some() && self.record.degraded != failed {
             self.record.degraded = failed;
             let recognition = if failed { "degraded" } else { "on" };
             self.attributes.insert("viva.recognition".into(), recognition.into());

@@ -28,6 +28,7 @@ use livekit_protocol as proto;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt, StreamMap, wrappers::ReceiverStream};
 
+pub use self::consent::ConsentError;
 use self::{
     people::{People, Person},
     record::Record,
@@ -68,7 +69,7 @@ pub enum Command {
         granted: bool,
         notice_version: String,
         source: String,
-        done: oneshot::Sender<Result<(), StoreError>>,
+        done: oneshot::Sender<Result<(), ConsentError>>,
     },
     End {
         reason: EndReason,
@@ -106,8 +107,22 @@ struct Ear {
     /// As they were when it was opened: their last words may be recognised after they are gone.
     person: Person,
     track: TrackSid,
-    /// Whether it is the interviewee's, whose speech drives the talk.
-    drives: bool,
+}
+
+/// Counts an interview as running for as long as its session does, however that ends.
+struct Active(Arc<Metrics>);
+
+impl Active {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.interviews_active.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.interviews_active.dec();
+    }
 }
 
 /// Why the session's loop ends.
@@ -143,7 +158,10 @@ pub struct Session<P> {
     left_at: Option<Instant>,
     came: bool,
     time_up: bool,
+    active: Option<Active>,
     ending: Option<Ending>,
+    /// The end is near: nobody is answered any more.
+    over: bool,
 }
 
 /// The clock of everything that is not media; follows the runtime's, so that tests can turn it.
@@ -161,6 +179,7 @@ impl<P: RoomPort> Session<P> {
         let secs = |n: u64| (n > 0).then(|| Duration::from_secs(n));
         let turns = TurnConfig {
             min_delay: ms(config.endpointing.min_delay_ms),
+            voice_only_delay: ms(config.endpointing.voice_only_delay_ms),
             max_delay: ms(config.endpointing.max_delay_ms.max(config.endpointing.min_delay_ms)),
             sustained: ms(config.interruption.min_speech_ms),
             recognition: setup.stt_name.is_some(),
@@ -192,7 +211,9 @@ impl<P: RoomPort> Session<P> {
             left_at: resumed.then_some(now),
             came: resumed,
             time_up: false,
+            active: None,
             ending: None,
+            over: false,
             setup,
         })
     }
@@ -204,7 +225,7 @@ impl<P: RoomPort> Session<P> {
         self.attributes.insert("viva.recognition".into(), recognition.into());
         self.put_progress();
         if self.setup.interview.state == InterviewState::Live {
-            self.setup.metrics.interviews_active.inc();
+            self.count_active();
         }
         self.flush().await;
         while self.ending.is_none() {
@@ -325,6 +346,10 @@ impl<P: RoomPort> Session<P> {
             progress["question"] = question.text.clone().into();
         }
         self.attributes.insert("viva.progress".into(), progress.to_string());
+    }
+
+    fn count_active(&mut self) {
+        self.active.get_or_insert_with(|| Active::new(self.setup.metrics.clone()));
     }
 
     fn id(&self) -> &crate::id::InterviewId {

@@ -43,11 +43,23 @@ pub(super) struct People {
     /// Roles as they were at the first join: a person may change their own attributes afterwards.
     roles: HashMap<Identity, Role>,
     consents: HashMap<Identity, Consents>,
+    /// Decisions on record, the latest of each purpose.
+    decided: HashMap<(Identity, Purpose), bool>,
+    /// How often a person has changed their mind.
+    changes: HashMap<Identity, u32>,
 }
 
 impl People {
     pub fn new(interviewee: Identity) -> Self {
-        Self { interviewee, driver: None, present: HashMap::new(), roles: HashMap::new(), consents: HashMap::new() }
+        Self {
+            interviewee,
+            driver: None,
+            present: HashMap::new(),
+            roles: HashMap::new(),
+            consents: HashMap::new(),
+            decided: HashMap::new(),
+            changes: HashMap::new(),
+        }
     }
 
     /// A person joined. Their role is the token's; without one, it is by whom the interview was made for.
@@ -114,12 +126,24 @@ impl People {
 
     pub fn set_consent(&mut self, identity: &Identity, purpose: Purpose, granted: bool) {
         self.consents.entry(identity.clone()).or_default().set(purpose, granted);
+        self.decided.insert((identity.clone(), purpose), granted);
+    }
+
+    /// What this person has decided last, if anything.
+    pub fn decision(&self, identity: &Identity, purpose: Purpose) -> Option<bool> {
+        self.decided.get(&(identity.clone(), purpose)).copied()
+    }
+
+    /// Counts a change of mind, and says the how manyth it is.
+    pub fn count_change(&mut self, identity: &Identity) -> u32 {
+        let changes = self.changes.entry(identity.clone()).or_default();
+        *changes += 1;
+        *changes
     }
 
     pub fn load_consents(&mut self, identity: &Identity, records: &[ConsentRecord]) {
-        let consents = self.consents.entry(identity.clone()).or_default();
         for record in records {
-            consents.set(record.purpose, record.granted);
+            self.set_consent(identity, record.purpose, record.granted);
         }
     }
 

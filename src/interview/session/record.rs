@@ -12,7 +12,7 @@ use super::{Session, people::Person};
 use crate::{
     id::InterviewId,
     interview::{port::RoomPort, wall_ms},
-    model::{Interview, Personal, TranscriptLine, TurnRecord},
+    model::{ConsentRecord, Interview, Personal, TranscriptLine, TurnRecord},
     store::{Store, StoreError},
 };
 
@@ -20,14 +20,24 @@ use crate::{
 const SAME_LINE_GAP_MS: i64 = 15_000;
 /// Writes kept while the database fails: hours of talk. Full: the newest is dropped, and logged.
 const WRITES_MAX: usize = 4096;
-/// How long a failed write waits; trying it may itself take seconds, in which nobody is answered.
-const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// How long a failed write waits before it is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long a session that is over tries to write what still waits.
+const FINISH_MAX: Duration = Duration::from_secs(5);
+/// Longest that a session waits for the database, since nobody is answered meanwhile, and nobody's withdrawal is taken.
+const DATABASE_MAX: Duration = Duration::from_millis(800);
 
 pub(super) enum Write {
     Line(TranscriptLine),
     Turn(TurnRecord),
     Started(i64),
     Progress(u32),
+    Consent(ConsentRecord),
+}
+
+/// What the database says within [`DATABASE_MAX`]. What takes longer may still be done; so it must be safe to do twice.
+pub(super) async fn in_time<T>(query: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(DATABASE_MAX, query).await.unwrap_or(Err(StoreError::Slow))
 }
 
 pub(super) struct Record {
@@ -150,13 +160,16 @@ impl Record {
         }
         while let Some(write) = self.writes.front() {
             let id = &self.interview;
-            let done = match write {
-                Write::Line(line) => store.put_line(line).await,
-                Write::Turn(turn) => store.put_turn(turn).await,
-                Write::Started(at_ms) => store.set_started(id, *at_ms).await,
-                Write::Progress(asked) => store.set_progress(id, *asked).await,
-            };
-            if let Err(error) = done {
+            let done = in_time(async {
+                match write {
+                    Write::Line(line) => store.put_line(line).await,
+                    Write::Turn(turn) => store.put_turn(turn).await,
+                    Write::Started(at_ms) => store.set_started(id, *at_ms).await,
+                    Write::Progress(asked) => store.set_progress(id, *asked).await,
+                    Write::Consent(record) => store.insert_consent(record).await,
+                }
+            });
+            if let Err(error) = done.await {
                 tracing::error!(interview = %id, %error, waiting = self.writes.len(), "a record waits to be written");
                 self.retry_at = Some(now + RETRY_AFTER);
                 return;
@@ -166,10 +179,19 @@ impl Record {
         }
     }
 
-    /// Tries once more, at the end.
-    pub async fn finish(&mut self, store: &Store, now: Instant) {
+    /// Tries once more without waiting for the time to do so. False where something is still not written.
+    pub async fn flush_now(&mut self, store: &Store, now: Instant) -> bool {
         self.retry_at = None;
         self.flush(store, now).await;
+        self.writes.is_empty()
+    }
+
+    /// Writes what still waits, at the end: as long as the database takes.
+    pub async fn finish(&mut self, store: &Store, now: Instant) {
+        let until = now + FINISH_MAX;
+        while !self.flush_now(store, super::now()).await && super::now() < until {
+            tokio::time::sleep(DATABASE_MAX).await;
+        }
     }
 }
 

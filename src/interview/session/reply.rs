@@ -185,7 +185,10 @@ impl<P: RoomPort> Session<P> {
             Cause::Silence => Input::Silence,
             Cause::GiveUp => Input::GiveUp,
             Cause::Repeat => Input::Repeat,
-            Cause::FalseInterruption => Input::FalseInterruption,
+            Cause::FalseInterruption => {
+                self.setup.metrics.false_interruptions.inc();
+                Input::FalseInterruption
+            }
             Cause::Returned => Input::Returned,
             Cause::TimeUp => Input::TimeUp,
         };
@@ -209,13 +212,15 @@ impl<P: RoomPort> Session<P> {
             let text = utterance.text.unwrap_or_else(|| "(inaudible)".into());
             self.remember(Role::Interviewee, &text);
             reply.remembered = !text.0.is_empty();
-            reply.reference = utterance.last_speech;
-            reply.stages.by_words = utterance.stt_final.is_some();
-            reply.stages.endpoint = Some(utterance.committed);
-            reply.stages.stt_final = utterance.stt_final;
+            if !utterance.kept {
+                reply.reference = utterance.last_speech;
+                reply.stages.by_words = utterance.stt_final.is_some();
+                reply.stages.endpoint = Some(utterance.committed);
+                reply.stages.stt_final = utterance.stt_final;
+            }
         }
         if self.record.begin(now) {
-            self.setup.metrics.interviews_active.inc();
+            self.count_active();
         }
         self.acts += 1;
         reply.generation = self.generate(act, now);
@@ -271,7 +276,7 @@ impl<P: RoomPort> Session<P> {
             Some(Ok(piece)) => {
                 generation.began = true;
                 reply.stages.llm_first_token.get_or_insert_with(now);
-                let clauses = generation.splitter.push(&speakable(&piece.0));
+                let clauses = generation.splitter.push(&piece.0);
                 self.say(number, clauses);
             }
             Some(Err(error)) => self.give_up_on_model(number, &error),
@@ -424,10 +429,12 @@ impl<P: RoomPort> Session<P> {
         self.settle();
         self.write_record().await;
         self.close_caption(number, reply.caption, &reply.said, &heard, reply.started.is_some() || reply.stopped).await;
+        // A goodbye that the interviewee talked into is answered by another one.
         if let Act::Close { why } = reply.act
-            && (reply.started.is_some() || !reply.stopped)
+            && !reply.stopped
         {
-            self.end(if why == CloseWhy::TimeUp { EndReason::TimeUp } else { EndReason::Completed }, None);
+            let late = why == CloseWhy::TimeUp || self.time_up;
+            self.end(if late { EndReason::TimeUp } else { EndReason::Completed }, None);
         }
     }
 
@@ -501,11 +508,6 @@ impl<P: RoomPort> Session<P> {
         self.conversation.handle_repeat(now());
         self.settle();
     }
-}
-
-/// Marks that a model makes for readers are not spoken.
-fn speakable(piece: &str) -> String {
-    piece.chars().filter(|c| !matches!(c, '*' | '#' | '`' | '_')).collect()
 }
 
 fn signed_us(from: Instant, to: Instant) -> i64 {

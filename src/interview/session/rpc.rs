@@ -108,9 +108,7 @@ impl<P: RoomPort> Session<P> {
         if version.chars().count() > NOTICE_VERSION_MAX {
             return Err(refuse(format!("notice_version may have {NOTICE_VERSION_MAX} characters")));
         }
-        self.decide_consent(&person.identity, purpose, request.granted, &version, "rpc").await.map_err(|error| {
-            tracing::error!(interview = %self.id(), %error, "a consent cannot be stored: it does not count");
-            refuse("the decision could not be stored and does not count; try again")
-        })
+        let decided = self.decide_consent(&person.identity, purpose, request.granted, &version, "rpc").await;
+        decided.map_err(|error| refuse(error.to_string()))
     }
 }

@@ -83,3 +83,69 @@ fn consent_that_came_first_opens_the_tap_as_soon_as_there_is_a_microphone() {
     assert_eq!(seen.taps(), (0, 1));
     assert_eq!(seen.agent_events(), ["tap closed", "left"]);
 }
+
+/// The id and the track of the tap that was opened.
+fn opened(seen: &Seen) -> (TrackSid, u64) {
+    let opened = seen.media().find_map(|command| match command {
+        Command::OpenTap { track, id, .. } => Some((track.clone(), *id)),
+        _ => None,
+    });
+    opened.expect("a tap was opened")
+}
+
+#[test]
+fn a_tap_that_ends_by_itself_is_told_and_opened_again_with_the_next_change_only() {
+    let mut story = Story::new();
+    let (ada, bob) = (story.enter("ada"), story.enter("bob"));
+    story.publish(&ada, microphone("mic"));
+    story.agent();
+    story.look();
+    story.room.allow_tap(&"ada".into(), true);
+    let (track, id) = opened(&story.look());
+    story.event(&ada, EventKind::TapClosed { track: track.clone(), id });
+    let seen = story.look();
+    assert_eq!(
+        (seen.taps(), seen.agent_events()),
+        ((0, 0), vec!["tap closed"]),
+        "a reader that was dropped is no loop"
+    );
+    story.event(&ada, EventKind::TapClosed { track: track.clone(), id });
+    assert!(story.look().0.is_empty());
+    // Any change: a microphone, an agent, a consent.
+    story.publish(&bob, microphone("mic"));
+    let (again, newer) = opened(&story.look());
+    assert!(again == track && newer != id);
+    // News of the first tap says nothing of the second: it would stay open, unknown, after a withdrawal.
+    story.event(&ada, EventKind::TapClosed { track: track.clone(), id });
+    assert!(story.look().0.is_empty());
+    story.room.allow_tap(&"ada".into(), false);
+    assert_eq!(story.look().taps(), (0, 1));
+    story.room.allow_tap(&"ada".into(), true);
+    let (_, id) = opened(&story.look());
+    story.event(&ada, EventKind::TapClosed { track, id });
+    story.look();
+    story.room.allow_tap(&"ada".into(), true);
+    assert_eq!(story.look().taps(), (1, 0));
+}
+
+#[test]
+fn an_agent_whose_media_is_gone_is_taken_out() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    story.publish(&ada, microphone("mic"));
+    let (agent, _) = story.agent();
+    story.room.allow_tap(&"ada".into(), true);
+    story.look();
+    for sid in [&ada.sid, &agent] {
+        story.room.handle_event(story.now, sid, EventKind::Closed { reason: "the media worker failed".into() });
+    }
+    let seen = story.look();
+    assert!(seen.0.iter().any(|output| matches!(output, Output::CloseAgent(gone) if *gone == agent)));
+    assert_eq!(seen.updates(&ada).iter().map(|info| info.state()).collect::<Vec<_>>(), [State::Disconnected]);
+    assert_eq!(seen.updates(&ada)[0].disconnect_reason(), proto::DisconnectReason::MediaFailure);
+    assert_eq!(seen.taps(), (0, 1));
+    // The person comes back, and a new agent speaks to them.
+    let ada = story.join("ada");
+    let (_, voice) = story.agent();
+    assert!(story.look().subscriptions().contains(&(ada.sid.clone(), voice, true)));
+}

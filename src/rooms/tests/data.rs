@@ -71,4 +71,23 @@ fn reliable_data_reaches_those_who_are_about_to_connect_and_those_who_resume() {
     let seen = story.look();
     let sequences: Vec<_> = seen.data().iter().map(|(_, packet)| packet.sequence).collect();
     assert_eq!(sequences, [3]);
+    // Who has got nothing at all gets everything since it joined.
+    story.ask(&bob, Ask::SyncState(proto::SyncState::default()));
+    let seen = story.look();
+    let sequences: Vec<_> = seen.data().iter().map(|(_, packet)| packet.sequence).collect();
+    assert_eq!(sequences, [2, 3]);
+}
+
+#[test]
+fn a_packet_larger_than_clients_send_goes_nowhere() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    story.enter("bob");
+    for (bytes, passes) in [(64_000, 1), (64_001, 0)] {
+        let around = user_packet(&"x".repeat(60_000), 0).encoded_len() - 60_000;
+        let packet = user_packet(&"x".repeat(bytes - around), 0);
+        assert_eq!(packet.encoded_len(), bytes);
+        story.send(&ada, DataChannel::Lossy, &packet);
+        assert_eq!(story.look().data().len(), passes, "{bytes}");
+    }
 }

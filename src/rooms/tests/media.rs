@@ -3,30 +3,13 @@
 use super::*;
 
 #[test]
-fn candidates_before_the_offer_are_held_until_it_comes() {
+fn candidates_are_taken_and_of_no_use() {
     let mut story = Story::new();
     let ada = story.join("ada");
-    let trickle = |line: &str| {
-        let candidate_init = format!(r#"{{"candidate":"{line}","sdpMid":"0","sdpMLineIndex":0}}"#);
-        Ask::Trickle(proto::TrickleRequest { candidate_init, ..Default::default() })
-    };
     story.look();
-    story.ask(&ada, trickle("candidate:1"));
-    story.ask(&ada, trickle(""));
-    story.ask(&ada, Ask::Trickle(proto::TrickleRequest { candidate_init: "{".into(), ..Default::default() }));
-    assert_eq!(story.look().media().count(), 0);
-    story.ask(&ada, Ask::Offer(proto::SessionDescription::default()));
-    story.ask(&ada, trickle("candidate:2"));
-    let seen = story.look();
-    let kinds: Vec<_> = seen
-        .media()
-        .map(|command| match command {
-            Command::Offer { .. } => "offer".to_owned(),
-            Command::Trickle { candidate, .. } => candidate.clone(),
-            _ => "?".to_owned(),
-        })
-        .collect();
-    assert_eq!(kinds, ["offer", "candidate:1", "candidate:2"]);
+    let candidate_init = r#"{"candidate":"candidate:1","sdpMid":"0","sdpMLineIndex":0}"#.to_owned();
+    story.ask(&ada, Ask::Trickle(proto::TrickleRequest { candidate_init, ..Default::default() }));
+    assert!(story.look().0.is_empty());
 }
 
 #[test]
@@ -121,6 +104,62 @@ fn publishing_needs_the_right_source_and_room_for_it() {
 }
 
 #[test]
+fn what_others_are_told_of_a_client_is_bounded() {
+    let mut story = Story::new();
+    let info = proto::ClientInfo { capabilities: vec![1; 10_000], ..Default::default() };
+    let request = JoinRequest { client_info: Some(info), ..Default::default() };
+    let ada = story.join_with(claims("ada"), request).unwrap();
+    assert_eq!(story.room.get(&ada.sid).unwrap().info().capabilities.len(), 32);
+    let layers = |n: usize, rid: &str| vec![proto::VideoLayer { rid: rid.into(), ..Default::default() }; n];
+    let codec = |cid: &str, layers| proto::SimulcastCodec {
+        codec: "vp8".into(),
+        cid: cid.into(),
+        layers,
+        ..Default::default()
+    };
+    let mut refused = |request| {
+        story.look();
+        story.ask(&ada, Ask::AddTrack(request));
+        matches!(story.look().first(&ada), Some(Response::RequestResponse(_)))
+    };
+    let long = "x".repeat(5_000);
+    for (codecs, own, is_refused) in [
+        (vec![codec("a", layers(3, "q")), codec("b", layers(3, "q"))], layers(3, "q"), false),
+        (vec![codec("a", layers(17, "q"))], layers(0, ""), true),
+        (vec![codec("a", layers(9, "q")), codec("b", layers(8, "q"))], layers(0, ""), true),
+        (vec![codec(&long, layers(0, ""))], layers(0, ""), true),
+        (vec![codec("a", layers(1, &long))], layers(0, ""), true),
+        (Vec::new(), layers(1, &long), true),
+    ] {
+        let request = AddTrackRequest { simulcast_codecs: codecs, layers: own, ..camera("cam") };
+        assert_eq!(refused(request.clone()), is_refused, "{request:?}");
+    }
+}
+
+#[test]
+fn an_announced_track_that_never_comes_is_forgotten_on_both_sides() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    let live = story.publish(&ada, microphone("live"));
+    for i in 0..20 {
+        story.ask(&ada, Ask::AddTrack(microphone(&format!("c{i}"))));
+    }
+    story.wait(Duration::from_secs(20));
+    story.ask(&ada, Ask::AddTrack(microphone("c0")));
+    story.look();
+    story.wait(Duration::from_secs(11));
+    let forgotten = |seen: &Seen| seen.media().filter(|c| matches!(c, Command::Unpublish { .. })).count();
+    assert_eq!(forgotten(&story.look()), 19, "one was asked for again");
+    let tracks = &story.room.get(&ada.sid).unwrap().tracks;
+    assert_eq!((tracks.len(), &tracks[0].sid), (2, &live));
+    story.ask(&ada, Ask::AddTrack(microphone("new")));
+    assert!(matches!(story.look().first(&ada), Some(Response::TrackPublished(_))));
+    story.wait(Duration::from_secs(40));
+    assert_eq!(forgotten(&story.look()), 2);
+    assert_eq!(story.room.get(&ada.sid).unwrap().tracks.len(), 1, "what is live stays");
+}
+
+#[test]
 fn mute_is_told_at_once_to_everyone_and_the_media_worker() {
     let mut story = Story::new();
     let (ada, bob) = (story.enter("ada"), story.enter("bob"));
@@ -207,24 +246,56 @@ fn a_token_without_can_subscribe_gets_nothing() {
     assert!(story.look().subscriptions().is_empty());
 }
 
+/// The speakers of each message: who, and whether they speak.
+fn told_speakers(seen: &Seen, client: &Client) -> Vec<Vec<(ParticipantSid, bool)>> {
+    let speakers = |s: &proto::SpeakersChanged| s.speakers.iter().map(|s| (s.sid.as_str().into(), s.active)).collect();
+    seen.to(client)
+        .into_iter()
+        .filter_map(|m| match m {
+            Response::SpeakersChanged(changed) => Some(speakers(changed)),
+            _ => None,
+        })
+        .collect()
+}
+
 #[test]
-fn speakers_are_told_as_they_change() {
+fn speakers_are_told_as_they_change_and_those_who_go_on_stay_named() {
     let mut story = Story::new();
     let (ada, bob) = (story.enter("ada"), story.enter("bob"));
     story.event(&ada, EventKind::Speaker { level: 0.5, active: true });
+    story.event(&bob, EventKind::Speaker { level: 0.3, active: true });
     story.event(&ada, EventKind::Speaker { level: 0.0, active: false });
     let seen = story.look();
+    let (a, b) = (ada.sid.clone(), bob.sid.clone());
     for client in [&ada, &bob] {
-        let told: Vec<_> = seen
-            .to(client)
-            .into_iter()
-            .map(|m| match m {
-                Response::SpeakersChanged(s) => (s.speakers[0].sid.clone(), s.speakers[0].active),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(told, [(ada.sid.as_str().to_owned(), true), (ada.sid.as_str().to_owned(), false)]);
+        let expected = [
+            vec![(a.clone(), true)],
+            vec![(a.clone(), true), (b.clone(), true)],
+            vec![(b.clone(), true), (a.clone(), false)],
+        ];
+        assert_eq!(told_speakers(&seen, client), expected);
     }
+}
+
+#[test]
+fn who_comes_or_comes_back_is_told_who_speaks() {
+    let mut story = Story::new();
+    let (ada, bob) = (story.enter("ada"), story.enter("bob"));
+    story.event(&ada, EventKind::Speaker { level: 0.5, active: true });
+    story.look();
+    let cleo = story.join("cleo");
+    story.event(&cleo, EventKind::Connected);
+    let bob = story.resume(&bob, "bob");
+    let seen = story.look();
+    for client in [&cleo, &bob] {
+        assert_eq!(told_speakers(&seen, client), [vec![(ada.sid.clone(), true)]]);
+    }
+    // Who left does not speak any more.
+    story.ask(&ada, Ask::Leave(proto::LeaveRequest::default()));
+    story.look();
+    let dora = story.join("dora");
+    story.event(&dora, EventKind::Connected);
+    assert!(told_speakers(&story.look(), &dora).is_empty());
 }
 
 #[test]
@@ -232,7 +303,7 @@ fn an_offer_that_cannot_be_answered_ends_the_attempt() {
     let mut story = Story::new();
     let ada = story.join("ada");
     story.look();
-    story.event(&ada, EventKind::OfferRejected { offer_id: 1, reason: "no codecs".into() });
+    story.event(&ada, EventKind::OfferRejected { offer_id: 1, reason: "no codecs" });
     let seen = story.look();
     assert_eq!(seen.leave(&ada), Some((proto::DisconnectReason::JoinFailure, Action::Disconnect)));
 }

@@ -58,7 +58,11 @@ fn nobody_learns_of_a_hidden_participant() {
     let track = story.publish(&ghost, microphone("cid"));
     story.event(&ghost, EventKind::Speaker { level: 0.5, active: true });
     let bob = story.join("bob");
+    story.event(&bob, EventKind::Connected);
     let seen = story.look();
+    for client in [&ada, &bob] {
+        assert!(!seen.to(client).iter().any(|m| matches!(m, Response::SpeakersChanged(_))));
+    }
     assert!(seen.updates(&ada).iter().all(|info| info.identity != "ghost"));
     let Some(Response::Join(join)) = seen.first(&bob) else { panic!() };
     assert!(join.other_participants.iter().all(|info| info.identity != "ghost"));

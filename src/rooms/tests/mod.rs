@@ -4,6 +4,7 @@ mod agents;
 mod data;
 mod media;
 mod membership;
+mod placement;
 
 use std::{
     collections::HashMap,

@@ -155,3 +155,16 @@ fn announcements_and_wishes_are_bounded() {
     let taken = tracks.into_iter().filter(|track| negotiation.wish(start, *track, Audio)).count();
     assert_eq!(taken, WISHES_MAX);
 }
+
+#[test]
+fn an_announcement_that_was_taken_back_is_not_taken_for_a_later_section() {
+    let start = Instant::now();
+    let mut negotiation = Negotiation::default();
+    negotiation.publish(start, pending("TR_cancelled", Video, "cam 1"));
+    negotiation.unannounce(&"TR_cancelled".into());
+    let later = start + ms(31_000);
+    negotiation.publish(later, pending("TR_camera", Video, "cam 2"));
+    negotiation.handle_offer(later, &[uplink("3", Video, "{changed}")]);
+    let published = negotiation.handle_timeout(later + MATCH_BY_KIND_AFTER).published;
+    assert_eq!(published.iter().map(|p| p.pending.track.as_str()).collect::<Vec<_>>(), ["TR_camera"]);
+}

@@ -74,9 +74,11 @@ impl Refusal {
                 RoomError::NotFound => StatusCode::NOT_FOUND,
                 RoomError::NoIdentity | RoomError::BadName => StatusCode::BAD_REQUEST,
                 RoomError::IdentityTaken => StatusCode::FORBIDDEN,
-                RoomError::Closed | RoomError::TooManyRooms | RoomError::RoomFull | RoomError::Draining => {
-                    StatusCode::SERVICE_UNAVAILABLE
-                }
+                RoomError::Closed
+                | RoomError::TooManyRooms
+                | RoomError::RoomFull
+                | RoomError::Draining
+                | RoomError::NoWorker => StatusCode::SERVICE_UNAVAILABLE,
             },
         }
     }

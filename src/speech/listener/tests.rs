@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
-    media::{PACKET_DURATION, PACKET_SAMPLES, TapWriter, tap},
+    media::{PACKET_DURATION, PACKET_SAMPLES, TapWrite, TapWriter, tap},
     speech::{codec::Encoder, stt::SttCapabilities, wav},
 };
 
@@ -46,7 +46,7 @@ impl SttProvider for Stub {
     }
 
     fn capabilities(&self) -> SttCapabilities {
-        SttCapabilities { partials: true, word_times: false, remote: false }
+        SttCapabilities { remote: false }
     }
 
     fn open(&self, language: &str) -> SttStream {
@@ -75,7 +75,7 @@ impl SttProvider for Stub {
                     message: "no".into(),
                 })
             } else {
-                SttEvent::Final(Transcript { text: format!("{samples}").into(), words: Vec::new() })
+                SttEvent::Final(Transcript { text: format!("{samples}").into() })
             };
             let _ = tx.send(event).await;
         });
@@ -95,7 +95,7 @@ async fn send(tap: &TapWriter, seq: &mut u64, audio: &[i16], lost: impl Fn(u64) 
         let arrived = tokio::time::Instant::now().into_std();
         arrivals.push(arrived);
         if !lost(*seq) {
-            tap.write(AudioPacket { seq: *seq, rtp_time: *seq * 960, arrived, payload });
+            tap.write(AudioPacket { source: 1, seq: *seq, rtp_time: *seq * 960, arrived, payload });
         }
         *seq += 1;
     }
@@ -230,6 +230,9 @@ async fn each_stretch_of_speech_gives_its_words_once_and_silence_gives_none() {
     }
     let seconds = metrics.stt_audio_seconds.with_label_values(&["stub"]).get();
     assert!((seconds - heard.iter().sum::<usize>() as f64 / 16_000.0).abs() < 0.001);
+    let partials = metrics.stt_first_partial.with_label_values(&["stub"]);
+    assert_eq!(partials.get_sample_count(), 2, "once for each stretch");
+    assert!(partials.get_sample_sum() < 0.5, "{} s", partials.get_sample_sum());
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,6 +296,27 @@ async fn loss_does_not_break_a_stretch_apart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn packets_that_are_not_heard_are_counted_by_their_reason() {
+    let (tap, reader) = tap(500);
+    let metrics = Arc::new(Metrics::new());
+    let events = spawn(reader, None, config(), metrics.clone());
+    let mut seq = 0;
+    send(&tap, &mut seq, &silence(200), |_| false).await;
+    let arrived = tokio::time::Instant::now().into_std();
+    let write = |seq: u64, payload: &[u8]| {
+        tap.write(AudioPacket { source: 1, seq, rtp_time: seq * 960, arrived, payload: payload.into() })
+            == TapWrite::Taken
+    };
+    assert!(write(seq - 1, &[0; 3]) && write(seq - 1, &[0; 3]));
+    // A packet of several frames, of which there are none.
+    assert!(write(seq, &[0xff, 0]));
+    drop(tap);
+    all(events).await;
+    let dropped = |reason| metrics.tap_packets_dropped.with_label_values(&["speech", reason]).get();
+    assert_eq!((dropped("late"), dropped("malformed"), dropped("behind")), (2, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failing_or_hanging_recogniser_still_gives_one_final() {
     for (fails, hangs, kind) in [(true, false, "rejected"), (false, true, "timeout")] {
         let (tap, reader) = tap(500);
@@ -336,10 +360,11 @@ async fn a_listener_whose_reader_is_gone_ends() {
     drop(spawn(reader, None, config(), Arc::new(Metrics::new())));
     tokio::time::sleep(Duration::from_millis(10)).await;
     let packet = AudioPacket {
+        source: 1,
         seq: 0,
         rtp_time: 0,
         arrived: tokio::time::Instant::now().into_std(),
         payload: Box::from([0u8; 3].as_slice()),
     };
-    assert!(!tap.write(packet), "the tap has no reader any more");
+    assert_eq!(tap.write(packet), TapWrite::Closed, "the tap has no reader any more");
 }

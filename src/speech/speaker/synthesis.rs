@@ -1,14 +1,18 @@
 //! From clauses to Opus frames, as fast as the voice makes them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::{Command, CommandKind, Item, ItemKind};
 use crate::{
     media::PACKET_SAMPLES,
     model::Personal,
     speech::{
+        ProviderErrorKind,
         codec::{CodecError, Encoder, Resampler},
         tts::TtsProvider,
     },
@@ -22,6 +26,9 @@ const AUDIBLE: i16 = 328;
 const LEAD: usize = PACKET_SAMPLES / 4;
 /// Silence left after the last sound of a clause: 160 ms is the breath between two clauses; more drags.
 const TRAIL: usize = PACKET_SAMPLES * 8;
+/// Longest wait for the next audio of a clause. Above what voices allow themselves, so that they fail by their own
+/// reasons; a voice that hangs would hold up the whole interview.
+const STALL: Duration = Duration::from_secs(10);
 /// Frames of silence after the last clause: more than the 6.5 ms that the encoder holds back.
 const TAIL_FRAMES: usize = 1;
 
@@ -92,7 +99,11 @@ impl Synthesiser {
                 biased;
                 // Dropping the stream cancels the voice. An error: the speaker is gone.
                 changed = self.epoch.changed() => return if changed.is_ok() { Ok(false) } else { Err(Gone) },
-                chunk = stream.recv() => chunk,
+                chunk = timeout(STALL, stream.recv()) => chunk,
+            };
+            let Ok(chunk) = chunk else {
+                self.failed(self.tts.name(), ProviderErrorKind::Timeout.as_str(), "gives no audio");
+                return Ok(false);
             };
             let last = chunk.is_none();
             let pcm = match chunk.transpose() {

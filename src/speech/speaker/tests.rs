@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Speaks each letter as 50 ms of tone at 22 050 Hz, after a delay.
+/// Speaks each letter as 50 ms of tone at 22 050 Hz, after a delay. Hangs for ever where the text has a `§`.
 struct ToneVoice {
     first_after: Duration,
     fail_on: Option<&'static str>,
@@ -31,7 +31,8 @@ impl TtsProvider for ToneVoice {
     fn speak(&self, text: &str) -> mpsc::Receiver<Result<PcmChunk, ProviderError>> {
         let (tx, rx) = mpsc::channel(4);
         let (after, fail) = (self.first_after, self.fail_on.is_some_and(|word| text.contains(word)));
-        let letters = text.chars().count();
+        let letters = text.find('§').unwrap_or(text.chars().count());
+        let hangs = text.contains('§');
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
             if fail {
@@ -45,6 +46,9 @@ impl TtsProvider for ToneVoice {
                 if tx.send(Ok(PcmChunk { sample_rate: 22_050, samples })).await.is_err() {
                     return;
                 }
+            }
+            if hangs {
+                std::future::pending::<()>().await;
             }
         });
         rx
@@ -180,6 +184,50 @@ async fn a_clause_that_fails_is_left_out_and_the_rest_is_said() {
     speaker.say(1, "good again".into());
     speaker.end(1);
     assert_eq!(finished(&mut events).await, (1, "good one good again".into(), false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voice_that_hangs_loses_its_clause_and_the_rest_is_said() {
+    // Before its first audio, and after some of it.
+    for (clause, heard) in [("§", "good again"), ("ab cd §", "ab good again")] {
+        let sink = Arc::new(Recording::default());
+        let metrics = Arc::new(Metrics::new());
+        let (speaker, mut events) = Speaker::spawn(Arc::new(QUICK), sink, metrics.clone());
+        speaker.say(1, clause.into());
+        speaker.say(1, "good again".into());
+        speaker.end(1);
+        let begun = Instant::now();
+        let (_, said, complete) = finished(&mut events).await;
+        assert!(!complete && said.ends_with("good again") && heard.split(' ').all(|w| said.contains(w)), "{said}");
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        assert_eq!(metrics.provider_errors.with_label_values(&["tts", "tone", "timeout"]).get(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_utterance_that_finds_no_room_ends_too_and_the_next_is_said() {
+    let (speaker, mut events, sink) = speaker(QUICK);
+    speaker.say(1, "a first one that is being said".into());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..CLAUSES_MAX {
+        speaker.say(2, "far too much".into());
+    }
+    assert!(sink.count() > 0);
+    // Neither of these fits, and of the fourth nothing was ever taken.
+    speaker.end(2);
+    speaker.end(3);
+    speaker.say(4, "nor this".into());
+    speaker.end(4);
+    let played = sink.count();
+    for expected in [1, 2, 3, 4] {
+        let (utterance, heard, complete) = finished(&mut events).await;
+        assert_eq!((utterance, complete, heard.is_empty()), (expected, false, expected > 1));
+    }
+    assert_eq!(sink.count(), played);
+    speaker.say(5, "go on".into());
+    speaker.end(5);
+    assert_eq!(finished(&mut events).await, (5, "go on".into(), true));
+    assert!(events.try_recv().is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -82,7 +82,7 @@ impl SttProvider for OpenAiStt {
     }
 
     fn capabilities(&self) -> SttCapabilities {
-        SttCapabilities { remote: true, ..SttCapabilities::default() }
+        SttCapabilities { remote: true }
     }
 
     fn open(&self, language: &str) -> SttStream {
@@ -106,7 +106,7 @@ impl SttProvider for OpenAiStt {
                 result = work => result,
             };
             let event = match result {
-                Ok(text) => SttEvent::Final(Transcript { text, words: Vec::new() }),
+                Ok(text) => SttEvent::Final(Transcript { text }),
                 Err(error) => SttEvent::Failed(error),
             };
             let _ = events.send(event).await;

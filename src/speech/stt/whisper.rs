@@ -100,7 +100,7 @@ impl SttProvider for Whisper {
     }
 
     fn capabilities(&self) -> SttCapabilities {
-        SttCapabilities { partials: self.partials, word_times: true, remote: false }
+        SttCapabilities { remote: false }
     }
 
     fn open(&self, language: &str) -> SttStream {

@@ -13,7 +13,6 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::sync::oneshot;
@@ -203,13 +202,13 @@ impl Worker {
     fn transcript(&self) -> Transcript {
         let end_of_text = self.context.token_eot();
         let mut text = String::new();
-        let mut words: Vec<Word> = Vec::new();
         for segment in self.state.as_iter() {
-            let tokens: Vec<_> = (0..segment.n_tokens())
+            let tokens: Vec<f32> = (0..segment.n_tokens())
                 .filter_map(|i| segment.get_token(i))
                 .filter(|token| token.token_id() < end_of_text)
+                .map(|token| token.token_probability())
                 .collect();
-            let sure = tokens.iter().map(|t| t.token_probability()).sum::<f32>() / tokens.len().max(1) as f32;
+            let sure = tokens.iter().sum::<f32>() / tokens.len().max(1) as f32;
             if segment.no_speech_probability() > NO_SPEECH_ABOVE && sure < INVENTED_BELOW {
                 continue;
             }
@@ -218,35 +217,8 @@ impl Worker {
                 continue;
             }
             text.push_str(&said);
-            for token in &tokens {
-                let (bytes, data) = (token.to_bytes().unwrap_or_default(), token.token_data());
-                if bytes.starts_with(b" ") || words.is_empty() {
-                    words.push(Word { bytes: Vec::new(), from: data.t0, to: data.t1 });
-                }
-                if let Some(word) = words.last_mut() {
-                    word.bytes.extend_from_slice(bytes);
-                    word.to = data.t1.max(word.from);
-                }
-            }
         }
-        let words = words.into_iter().filter_map(Word::finish).collect();
-        Transcript { text: Personal(text.trim().to_owned()), words }
-    }
-}
-
-struct Word {
-    /// Tokens may split a character.
-    bytes: Vec<u8>,
-    /// In 10 ms.
-    from: i64,
-    to: i64,
-}
-
-impl Word {
-    fn finish(self) -> Option<(Personal, Duration, Duration)> {
-        let text = String::from_utf8_lossy(&self.bytes).trim().to_owned();
-        let time = |t: i64| Duration::from_millis(t.clamp(0, 3000) as u64 * 10);
-        (!text.is_empty()).then(|| (Personal(text), time(self.from), time(self.to)))
+        Transcript { text: Personal(text.trim().to_owned()) }
     }
 }
 
@@ -261,7 +233,6 @@ fn parameters(language: &'static str) -> FullParams<'static, 'static> {
     params.set_language(Some(language));
     params.set_single_segment(true);
     params.set_no_context(true);
-    params.set_token_timestamps(true);
     params.set_suppress_nst(true);
     // No second and third try at higher temperature: each would cost as much again.
     params.set_temperature_inc(0.0);
