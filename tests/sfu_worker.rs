@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use viva::{
     id::{ParticipantSid, RoomSid, TrackSid},
     media::OpusFrame,
-    sfu::{Command, Event, EventKind},
+    sfu::{Command, Connections, Event, EventKind},
     telemetry::Metrics,
     worker::{self, Config, WorkerHandle},
 };
@@ -84,14 +84,14 @@ fn a_client_on_loopback_connects_and_hears_an_injected_voice() {
     let (worker, mut events) = worker::start(&config, metrics.clone()).unwrap().pop().unwrap();
     let (room, person, agent) = (RoomSid::random(), ParticipantSid::random(), ParticipantSid::random());
     let voice = TrackSid::random();
-    let join = |participant: &ParticipantSid, transport| Command::Join {
+    let join = |participant: &ParticipantSid, connections| Command::Join {
         room: room.clone(),
         participant: participant.clone(),
-        transport,
+        connections,
     };
-    send(&worker, join(&agent, false));
+    send(&worker, join(&agent, Connections::None));
     send(&worker, Command::PublishInjected { room: room.clone(), participant: agent, track: voice.clone() });
-    send(&worker, join(&person, true));
+    send(&worker, join(&person, Connections::One));
     let (subscriber, track) = (person.clone(), voice.clone());
     send(&worker, Command::Subscribe { room: room.clone(), subscriber, track, subscribed: true });
 

@@ -221,7 +221,9 @@ async fn every_refusal_is_a_status_with_words_before_the_upgrade() {
         (format!("/rtc/v1?access_token={good}"), 400, "join_request"),
         (format!("/rtc/v1?access_token={good}&join_request=!!"), 400, "base64url"),
         (path(&good), 404, "requested room does not exist"),
-        (format!("/rtc?access_token={good}"), 404, "single peer connection"),
+        (format!("/rtc?access_token={good}&protocol=12"), 400, "too old"),
+        (format!("/rtc?access_token={good}&protocol=17&attributes=!!"), 400, "base64url"),
+        (format!("/rtc?access_token={good}&protocol=13"), 404, "requested room does not exist"),
     ] {
         let (got, text, _) = server.refusal(&path).await;
         assert_eq!(got, status, "{path:.60}: {text}");
@@ -246,10 +248,10 @@ async fn the_probe_says_why_and_lets_every_origin_read_it() {
     let (status, head, body) = get(&server.address, "/rtc/v1/validate?access_token=x").await;
     assert_eq!(status, 401);
     assert!(head.contains("access-control-allow-origin: *") && body.contains("malformed"), "{head} {body}");
-    let (status, _, body) = get(&server.address, "/rtc/validate").await;
-    assert_eq!(status, 404);
-    assert!(!body.contains("requested room does not exist"), "clients take that for another error");
-    assert_eq!(get(&server.address, &format!("/rtc/v1?access_token={token}")).await.0, 404);
+    assert_eq!(get(&server.address, &format!("/rtc/validate?access_token={token}")).await.2, "success");
+    for path in ["/rtc", "/rtc/v1"] {
+        assert_eq!(get(&server.address, &format!("{path}?access_token={token}")).await.0, 404, "no WebSocket");
+    }
 }
 
 #[tokio::test]

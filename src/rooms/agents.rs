@@ -15,7 +15,7 @@ use super::{
 use crate::{
     auth::{Claims, Grants},
     id::{ParticipantSid, TrackSid},
-    sfu::{Command, MediaKind},
+    sfu::{Command, Connections, MediaKind},
 };
 
 impl Room {
@@ -47,7 +47,7 @@ impl Room {
         self.enter(agent);
         self.count_track(MediaKind::Audio, 1);
         let (room, participant) = (self.sid.clone(), sid.clone());
-        self.media(Command::Join { room, participant, transport: false });
+        self.media(Command::Join { room, participant, connections: Connections::None });
         let (room, participant) = (self.sid.clone(), sid.clone());
         self.media(Command::PublishInjected { room, participant, track: track.clone() });
         self.announce(&sid, false);

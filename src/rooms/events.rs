@@ -1,7 +1,5 @@
 //! What the media worker says of a participant.
 
-use std::collections::HashMap;
-
 use livekit_protocol as proto;
 use proto::{ConnectionQuality, DisconnectReason, leave_request::Action, signal_response::Message as Response};
 
@@ -23,7 +21,14 @@ const SCORE_GOOD: f32 = 3.5;
 impl Room {
     pub fn handle_event(&mut self, now: Now, sid: &ParticipantSid, event: EventKind) {
         match event {
-            EventKind::Answer { offer_id, sdp, tracks } => self.answer(sid, offer_id, sdp, tracks),
+            EventKind::Answer { offer_id, sdp, tracks } => {
+                let answer = self.description(sid, "answer", offer_id, sdp, tracks);
+                self.tell(sid, Response::Answer(answer));
+            }
+            EventKind::Offer { offer_id, sdp, tracks } => {
+                let offer = self.description(sid, "offer", offer_id, sdp, tracks);
+                self.tell(sid, Response::Offer(offer));
+            }
             EventKind::OfferRejected { offer_id, reason } => self.offer_rejected(now, sid, offer_id, reason),
             EventKind::MediaSectionsRequired { audios, videos } => {
                 let requirement = proto::MediaSectionsRequirement { num_audios: audios, num_videos: videos };
@@ -62,15 +67,22 @@ impl Room {
         }
     }
 
-    fn answer(&mut self, sid: &ParticipantSid, offer_id: u32, sdp: String, tracks: Vec<(String, TrackSid)>) {
-        let Some(p) = self.get(sid) else { return };
-        let mid_to_track_id: HashMap<_, _> = tracks
+    /// SDP for a client. It names only tracks that were announced to it.
+    fn description(
+        &self,
+        sid: &ParticipantSid,
+        kind: &str,
+        id: u32,
+        sdp: String,
+        tracks: Vec<(String, TrackSid)>,
+    ) -> proto::SessionDescription {
+        let announced = |track: &TrackSid| self.get(sid).is_some_and(|p| p.announced.contains(track));
+        let mid_to_track_id = tracks
             .into_iter()
-            .filter(|(_, track)| p.announced.contains(track))
+            .filter(|(_, track)| announced(track))
             .map(|(mid, track)| (mid, track.as_str().to_owned()))
             .collect();
-        let answer = proto::SessionDescription { r#type: "answer".to_owned(), sdp, id: offer_id, mid_to_track_id };
-        self.tell(sid, Response::Answer(answer));
+        proto::SessionDescription { r#type: kind.to_owned(), sdp, id, mid_to_track_id }
     }
 
     /// A first offer that we cannot answer ends the attempt; a later one is worth a new start.

@@ -28,6 +28,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+pub use crate::sfu::Connections;
 pub use agent::{AgentEvent, AgentHandle, AgentOptions, AgentParticipant, Person};
 use dashmap::{DashMap, mapref::entry::Entry};
 pub use link::{LinkSender, SignalLink, ToPeer};
@@ -268,7 +269,12 @@ impl Rooms {
 
     /// A client joins the room that its token names, or resumes there. The first message is in the link's queue when
     /// this returns.
-    pub async fn join(&self, claims: Claims, request: proto::JoinRequest) -> Result<SignalLink, RoomError> {
+    pub async fn join(
+        &self,
+        claims: Claims,
+        request: proto::JoinRequest,
+        connections: Connections,
+    ) -> Result<SignalLink, RoomError> {
         let name = claims.grants.joins().ok_or(RoomError::BadName)?;
         if self.is_draining() {
             return Err(RoomError::Draining);
@@ -281,7 +287,7 @@ impl Rooms {
                 None if self.inner.config.auto_create => self.open(&name)?,
                 None => return Err(RoomError::NotFound),
             };
-            match room.join(claims.clone(), request.clone()).await {
+            match room.join(claims.clone(), request.clone(), connections).await {
                 Ok(link) => {
                     return Ok(SignalLink::new(link, room.mailbox.clone(), self.inner.sockets.token()));
                 }
@@ -331,9 +337,14 @@ impl RoomHandle {
         &self.sid
     }
 
-    async fn join(&self, claims: Claims, request: proto::JoinRequest) -> Result<task::Link, RoomError> {
+    async fn join(
+        &self,
+        claims: Claims,
+        request: proto::JoinRequest,
+        connections: Connections,
+    ) -> Result<task::Link, RoomError> {
         let (claims, request) = (Box::new(claims), Box::new(request));
-        self.ask(|reply| Mail::Join { claims, request, reply }).await?
+        self.ask(|reply| Mail::Join { claims, request, connections, reply }).await?
     }
 
     /// Lets an AI in: a participant without a transport. It is told of everybody who is there.

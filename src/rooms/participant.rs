@@ -12,7 +12,7 @@ use super::{LinkId, Now};
 use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, TrackSid},
-    sfu::MediaKind,
+    sfu::{Connections, MediaKind},
 };
 
 /// Nonces of user packets kept per sender against doubles. A client repeats a packet only around a reconnect.
@@ -90,6 +90,8 @@ pub(super) struct Participant {
     pub protocol: i32,
     pub client_protocol: i32,
     pub capabilities: Vec<i32>,
+    /// Its peer connections.
+    pub connections: Connections,
     /// The socket, if it stands now.
     pub link: Option<LinkId>,
     pub media: MediaState,
@@ -136,6 +138,7 @@ impl Participant {
             protocol: 0,
             client_protocol: 0,
             capabilities: Vec::new(),
+            connections: Connections::None,
             link: None,
             media: MediaState::New,
             tracks: Vec::new(),

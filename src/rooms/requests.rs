@@ -97,6 +97,7 @@ impl Room {
         let Some(ask) = request.message else { return };
         match ask {
             Ask::Offer(offer) => self.offer(&sid, offer),
+            Ask::Answer(answer) => self.answer(&sid, answer),
             Ask::AddTrack(request) => self.add_track(now, &sid, request),
             Ask::Mute(mute) => self.mute_track(&sid, &mute.sid, mute.muted),
             Ask::Subscription(update) => self.update_subscription(&sid, &update),
@@ -116,11 +117,9 @@ impl Room {
             Ask::PublishDataTrackRequest(request) => {
                 self.refuse(&sid, 0, Reason::UnsupportedType, Some(Request::PublishDataTrack(request)));
             }
-            // An ICE-lite server answers whoever proves itself by a request: it has no use for candidates. Answers
-            // belong to the dual peer connection; layers, data tracks and blobs are not supported, and nothing is
-            // owed for them.
+            // An ICE-lite server answers whoever proves itself by a request: it has no use for candidates. Layers, data
+            // tracks and blobs are not supported, and nothing is owed for them.
             Ask::Trickle(_)
-            | Ask::Answer(_)
             | Ask::UpdateLayers(_)
             | Ask::UnpublishDataTrackRequest(_)
             | Ask::UpdateDataSubscription(_)
@@ -136,6 +135,11 @@ impl Room {
             return;
         }
         self.media(Command::Offer { room, participant: sid.clone(), offer_id: offer.id, sdp: offer.sdp });
+    }
+
+    fn answer(&mut self, sid: &ParticipantSid, answer: proto::SessionDescription) {
+        let room = self.sid.clone();
+        self.media(Command::Answer { room, participant: sid.clone(), offer_id: answer.id, sdp: answer.sdp });
     }
 
     fn update_metadata(&mut self, sid: &ParticipantSid, update: proto::UpdateParticipantMetadata) {

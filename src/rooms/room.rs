@@ -29,7 +29,7 @@ use super::{
 use crate::{
     auth::Claims,
     id::{Identity, ParticipantSid, RoomName, RoomSid, TrackSid},
-    sfu::Command,
+    sfu::{Command, Connections},
     telemetry::Metrics,
 };
 
@@ -193,6 +193,7 @@ impl Room {
         link: LinkId,
         claims: Claims,
         request: JoinRequest,
+        connections: Connections,
     ) -> Result<ParticipantSid, RoomError> {
         if self.closed {
             return Err(RoomError::Closed);
@@ -211,12 +212,13 @@ impl Room {
         }
         let mut participant = Participant::new(identity, claims, now);
         participant.link = Some(link);
+        participant.connections = connections;
         requests::apply_join_request(&mut participant, &request);
         let sid = participant.sid.clone();
         self.enter(participant);
         self.send_join_response(&sid);
         self.refresh_token(now, &sid);
-        self.media(Command::Join { room: self.sid.clone(), participant: sid.clone(), transport: true });
+        self.media(Command::Join { room: self.sid.clone(), participant: sid.clone(), connections });
         // Before the offer, so that its answer carries what is there already.
         self.sync_subscriber(&sid);
         for track in request.add_track_requests {
@@ -277,6 +279,9 @@ impl Room {
         self.refresh_token(now, &sid);
         if let Some(state) = request.sync_state {
             self.sync_state(now, &sid, state);
+        }
+        if self.get(&sid).is_some_and(|p| p.connections == Connections::Two) {
+            self.media(Command::Reoffer { room: self.sid.clone(), participant: sid.clone() });
         }
         if dropped == Some(DropOnResume::AfterReconnect) {
             self.drop_link(&sid);
@@ -385,12 +390,14 @@ impl Room {
     fn send_join_response(&mut self, sid: &ParticipantSid) {
         let other_participants =
             self.participants.iter().filter(|p| p.sid != *sid && !p.hidden()).map(Participant::info).collect();
+        let dual = self.get(sid).is_some_and(|p| p.connections == Connections::Two);
         let response = proto::JoinResponse {
             room: Some(self.info()),
             participant: self.get(sid).map(Participant::info),
             other_participants,
             server_version: SERVER_VERSION.to_owned(),
-            subscriber_primary: false,
+            subscriber_primary: dual,
+            fast_publish: dual,
             ping_interval: PING_INTERVAL_SECS,
             ping_timeout: PING_TIMEOUT_SECS,
             server_info: Some(server_info()),

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     auth::Claims,
     id::{Identity, ParticipantSid},
-    sfu::EventKind,
+    sfu::{Connections, EventKind},
     worker::WorkerHandle,
 };
 
@@ -47,6 +47,7 @@ pub(super) enum Mail {
     Join {
         claims: Box<Claims>,
         request: Box<proto::JoinRequest>,
+        connections: Connections,
         reply: oneshot::Sender<Result<Link, RoomError>>,
     },
     Request {
@@ -149,8 +150,8 @@ impl RoomTask {
     fn handle(&mut self, mail: Mail) {
         let now = now();
         match mail {
-            Mail::Join { claims, request, reply } => {
-                let result = self.join(now, *claims, *request);
+            Mail::Join { claims, request, connections, reply } => {
+                let result = self.join(now, *claims, *request, connections);
                 // A connection that nobody waits for any more: its socket is closed already.
                 if let Err(Ok(link)) = reply.send(result) {
                     self.links.remove(&link.id);
@@ -182,7 +183,13 @@ impl RoomTask {
         }
     }
 
-    fn join(&mut self, now: Now, claims: Claims, request: proto::JoinRequest) -> Result<Link, RoomError> {
+    fn join(
+        &mut self,
+        now: Now,
+        claims: Claims,
+        request: proto::JoinRequest,
+        connections: Connections,
+    ) -> Result<Link, RoomError> {
         self.links_made += 1;
         let id = LinkId(self.links_made);
         let (tx, outbound) = mpsc::channel(LINK_CAPACITY);
@@ -197,7 +204,7 @@ impl RoomTask {
             self.room.metrics.participant_joins.with_label_values(&["livekit", label]).inc();
             Ok(())
         } else {
-            self.room.join(now, id, claims, request).map(|participant| {
+            self.room.join(now, id, claims, request, connections).map(|participant| {
                 tracing::info!(room = %self.room.sid, %participant, "joined");
                 self.room.metrics.participant_joins.with_label_values(&["livekit", "ok"]).inc();
             })
@@ -305,7 +312,12 @@ mod tests {
         let claims = Claims::new(&"ada".into(), Grants::participant(&name));
         let (reply, answer) = oneshot::channel();
         drop(answer);
-        task.handle(Mail::Join { claims: Box::new(claims), request: Box::default(), reply });
+        task.handle(Mail::Join {
+            claims: Box::new(claims),
+            request: Box::default(),
+            connections: Connections::One,
+            reply,
+        });
         task.flush().await;
         assert_eq!((task.links.len(), task.room.participants_count()), (0, 0));
     }

@@ -33,13 +33,23 @@ pub struct PendingTrack {
     pub cids: Vec<String>,
 }
 
+/// How a participant is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// It lives in the server: it only injects and is tapped from.
+    None,
+    /// One peer connection for both directions; the client offers.
+    One,
+    /// The client offers one to publish by, we offer another one that it receives by.
+    Two,
+}
+
 pub enum Command {
-    /// Adds a participant. With `transport`, it will offer; without, it is the AI and only injects and is tapped from.
-    /// The room comes into being with its first participant.
+    /// Adds a participant. The room comes into being with its first one.
     Join {
         room: RoomSid,
         participant: ParticipantSid,
-        transport: bool,
+        connections: Connections,
     },
     /// Removes a participant, its tracks and its subscriptions; the room goes with its last participant.
     Leave {
@@ -53,6 +63,19 @@ pub enum Command {
         participant: ParticipantSid,
         offer_id: u32,
         sdp: String,
+    },
+    /// The client's answer to [`EventKind::Offer`].
+    Answer {
+        room: RoomSid,
+        participant: ParticipantSid,
+        offer_id: u32,
+        sdp: String,
+    },
+    /// The client came back on another socket: what we offer is offered anew, with an ICE restart. For
+    /// [`Connections::Two`] only.
+    Reoffer {
+        room: RoomSid,
+        participant: ParticipantSid,
     },
     /// The client announced a track (AddTrack). Matched with a media section of an offer before or after.
     Publish {
@@ -125,6 +148,8 @@ impl Command {
             Self::Join { room, .. }
             | Self::Leave { room, .. }
             | Self::Offer { room, .. }
+            | Self::Answer { room, .. }
+            | Self::Reoffer { room, .. }
             | Self::Publish { room, .. }
             | Self::PublishInjected { room, .. }
             | Self::Unpublish { room, .. }
@@ -155,6 +180,12 @@ pub enum EventKind {
         tracks: Vec<(String, TrackSid)>,
     },
     /// The reason is one of a few fixed ones: what a parser says may quote the offer, and this is logged.
+    /// What we offer to a client with two connections; to be answered by [`Command::Answer`]. `tracks` as in `Answer`.
+    Offer {
+        offer_id: u32,
+        sdp: String,
+        tracks: Vec<(String, TrackSid)>,
+    },
     OfferRejected {
         offer_id: u32,
         reason: &'static str,

@@ -10,7 +10,7 @@ use super::{
     forwarder::{MediaPacket, copy_to_tap, forward, media_extensions},
     injector::{Injector, VOICE_DBOV},
     negotiation::Published,
-    participant::{Participant, ParticipantKey},
+    participant::{Leg, Participant, ParticipantKey},
     room::Room,
     track::{Selection, Tap, Track, TrackKey},
 };
@@ -150,8 +150,10 @@ impl Room {
     }
 
     pub(super) fn request_keyframe(&mut self, now: Instant, owner: ParticipantKey, ssrc: u32, cx: &mut Context) {
-        self.drive(now, owner, cx, |transport, sink| transport.request_keyframe(Ssrc::from(ssrc), sink));
-        self.mark_dirty(owner);
+        self.drive(now, owner, Leg::Main, cx, |transport, sink| {
+            transport.request_keyframe(Ssrc::from(ssrc), sink);
+        });
+        self.mark_dirty(owner, Leg::Main);
     }
 
     /// An announced track found its section: it is live.
@@ -193,7 +195,7 @@ impl Room {
             if let Some(participant) = self.participants.get_mut(other) {
                 participant.forget_routes();
                 participant.negotiation.retire(key);
-                participant.negotiation.unwish(now, key);
+                participant.unwish(now, key);
             }
             self.rearm(now, other, cx);
         }

@@ -12,6 +12,7 @@ mod forwarder;
 mod injector;
 mod media;
 mod negotiation;
+mod offers;
 mod participant;
 mod room;
 mod sdp;
@@ -30,13 +31,13 @@ use std::{
     time::Instant,
 };
 
-pub use api::{Command, DataChannel, Event, EventKind, MediaKind, PendingTrack};
+pub use api::{Command, Connections, DataChannel, Event, EventKind, MediaKind, PendingTrack};
 pub use stats::SfuStats;
 pub use transport::{Certificate, CertificateError, Transmit};
 
 use self::{
     demux::{Demux, stun_request_ufrag},
-    participant::ParticipantKey,
+    participant::{Leg, ParticipantKey},
     room::{Room, RoomKey},
     slots::Slots,
     timers::Timers,
@@ -50,12 +51,13 @@ use crate::id::{ParticipantSid, RoomSid};
 struct Route {
     room: RoomKey,
     participant: ParticipantKey,
+    leg: Leg,
 }
 
 #[derive(Clone, Copy)]
 enum TimerKey {
     Room(RoomKey),
-    Participant(Route),
+    Participant(RoomKey, ParticipantKey),
 }
 
 /// What all rooms of a worker share.
@@ -110,9 +112,9 @@ impl Sfu {
     /// Does what the control plane asks. What names a room or a participant that is gone is ignored: the two sides
     /// race.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
-        if let Command::Join { room, participant, transport } = command {
+        if let Command::Join { room, participant, connections } = command {
             let key = self.open(&room);
-            self.with_room(key, |room, cx| room.join(now, participant, transport, cx));
+            self.with_room(key, |room, cx| room.join(now, participant, connections, cx));
             return;
         }
         let Some(key) = self.by_sid.get(command.room()).copied() else { return };
@@ -145,12 +147,12 @@ impl Sfu {
             Some(ufrag) => self.route_by_ufrag(now, source, destination, datagram, ufrag),
             None => self.cx.demux.by_address(source),
         };
-        let Some(Route { room, participant }) = route else {
+        let Some(Route { room, participant, leg }) = route else {
             self.cx.stats.dropped_unknown_peer += 1;
             return;
         };
         self.with_room(room, |room, cx| {
-            room.handle_datagram(now, participant, (source, destination), datagram, cx);
+            room.handle_datagram(now, (participant, leg), (source, destination), datagram, cx);
         });
     }
 
@@ -167,7 +169,7 @@ impl Sfu {
         let Some(route) = self.cx.demux.by_ufrag(ufrag) else { return by_address };
         if by_address != Some(route) {
             let room = self.rooms.get(route.room)?;
-            if !room.accepts(now, route.participant, (source, destination), datagram) {
+            if !room.accepts(now, (route.participant, route.leg), (source, destination), datagram) {
                 return None;
             }
             self.cx.demux.bind(source, route);
@@ -191,7 +193,7 @@ impl Sfu {
         while let Some((at, key)) = self.cx.timers.pop_due(now) {
             match key {
                 TimerKey::Room(key) => self.with_room(key, |room, cx| room.handle_timeout(now, at, cx)),
-                TimerKey::Participant(Route { room, participant }) => {
+                TimerKey::Participant(room, participant) => {
                     self.with_room(room, |room, cx| room.handle_participant_timeout(now, at, participant, cx));
                 }
             }
@@ -238,6 +240,8 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
         Command::Join { .. } => {}
         Command::Leave { participant, .. } => room.leave(now, &participant, cx),
         Command::Offer { participant, offer_id, sdp, .. } => room.offer(now, &participant, offer_id, &sdp, cx),
+        Command::Answer { participant, offer_id, sdp, .. } => room.handle_answer(now, &participant, offer_id, &sdp, cx),
+        Command::Reoffer { participant, .. } => room.reoffer(now, &participant, cx),
         Command::Publish { participant, track, .. } => room.publish(now, &participant, track, cx),
         Command::PublishInjected { participant, track, .. } => room.publish_injected(now, &participant, track, cx),
         Command::Unpublish { participant, track, .. } => room.unpublish(now, &participant, &track, cx),
@@ -266,14 +270,14 @@ mod tests {
         for room in ["RM_broken", "RM_other"] {
             for participant in ["PA_a", "PA_b"] {
                 let (room, participant) = (room.into(), participant.into());
-                sfu.handle_command(now, Command::Join { room, participant, transport: true });
+                sfu.handle_command(now, Command::Join { room, participant, connections: Connections::One });
             }
         }
         // One without a transport, which would otherwise speak into nothing for good.
         let (room, participant) = (RoomSid::from("RM_broken"), ParticipantSid::from("PA_agent"));
         sfu.handle_command(
             now,
-            Command::Join { room: room.clone(), participant: participant.clone(), transport: false },
+            Command::Join { room: room.clone(), participant: participant.clone(), connections: Connections::None },
         );
         let track = crate::id::TrackSid::from("TR_voice");
         sfu.handle_command(

@@ -1,11 +1,19 @@
-//! One member of a room: its transport if it has one, what it publishes, what it receives.
+//! One member of a room: its transports if it has any, what it publishes, what it receives.
 
 use std::time::{Duration, Instant};
 
 use str0m::rtp::{RtpWrite, Ssrc};
 
 use super::{
-    clock::SenderClock, negotiation::Negotiation, slots::Key, timers::Armed, track::TrackKey, transport::Transport,
+    MediaKind,
+    api::Connections,
+    clock::SenderClock,
+    negotiation::Negotiation,
+    offers::Offers,
+    slots::Key,
+    timers::Armed,
+    track::TrackKey,
+    transport::{Transport, TransportConfig},
 };
 use crate::id::ParticipantSid;
 
@@ -21,19 +29,36 @@ const DATA_BURST_BYTES: f64 = 8.0 * 1024.0 * 1024.0;
 /// What a data packet costs beside its bytes, so that floods of tiny ones are bounded too: 4,096 packets a second.
 const DATA_PACKET_COST_BYTES: f64 = 1024.0;
 
+/// Which of a client's peer connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// The only one, or the one that it publishes by: the client offers.
+    Main,
+    /// The second one, which it receives by: we offer.
+    Down,
+}
+
 pub struct Participant {
     pub sid: ParticipantSid,
     /// Absent on the AI, and after the transport ended.
-    pub transport: Option<Transport>,
+    main: Option<Transport>,
+    down: Option<Down>,
     pub negotiation: Negotiation,
     pub clock: SenderClock,
-    /// Something was queued on the transport since its last flush.
+    /// Something was queued on the transport that it receives by since its last flush; on the other one.
     pub dirty: bool,
+    pub main_dirty: bool,
+    /// What was told of its connection last: whether all of it stands.
+    up: bool,
     pub armed: Armed,
     pub data: DataBudget,
-    /// The user name that the demultiplexer knows us by.
-    pub ufrag: String,
     routes: Vec<Route>,
+}
+
+/// The connection that a client with two of them receives by.
+struct Down {
+    transport: Transport,
+    offers: Offers,
 }
 
 /// Where packets of a stream go: a cache, since finding out takes three look-ups.
@@ -45,22 +70,96 @@ struct Route {
 }
 
 impl Participant {
-    pub fn new(now: Instant, sid: ParticipantSid, transport: Option<Transport>) -> Self {
+    pub fn new(now: Instant, sid: ParticipantSid, connections: Connections, config: &TransportConfig) -> Self {
+        let transport = || Transport::new(now, config);
         Self {
             sid,
-            transport,
+            main: (connections != Connections::None).then(transport),
+            down: (connections == Connections::Two).then(|| Down { transport: transport(), offers: Offers::new(now) }),
             negotiation: Negotiation::default(),
             clock: SenderClock::default(),
             dirty: false,
+            main_dirty: false,
+            up: false,
             armed: Armed::default(),
             data: DataBudget::new(now),
-            ufrag: String::new(),
             routes: Vec::new(),
         }
     }
 
+    pub fn transport(&self, leg: Leg) -> Option<&Transport> {
+        match leg {
+            Leg::Main => self.main.as_ref(),
+            Leg::Down => self.down.as_ref().map(|down| &down.transport),
+        }
+    }
+
+    pub fn transport_mut(&mut self, leg: Leg) -> Option<&mut Transport> {
+        match leg {
+            Leg::Main => self.main.as_mut(),
+            Leg::Down => self.down.as_mut().map(|down| &mut down.transport),
+        }
+    }
+
+    pub fn offers_mut(&mut self) -> Option<&mut Offers> {
+        self.down.as_mut().map(|down| &mut down.offers)
+    }
+
+    /// The connection that it receives by.
+    pub fn receiving(&self) -> Leg {
+        if self.down.is_some() { Leg::Down } else { Leg::Main }
+    }
+
+    /// Ends its connections; returns how many there were.
+    pub fn disconnect(&mut self) -> u64 {
+        u64::from(self.main.take().is_some()) + u64::from(self.down.take().is_some())
+    }
+
+    pub fn connections(&self) -> u64 {
+        u64::from(self.main.is_some()) + u64::from(self.down.is_some())
+    }
+
+    /// Whether its connection changed: the one that it receives by is what counts, and the other once it has been up.
+    pub fn connection_changed(&mut self) -> Option<bool> {
+        let receives = self.transport(self.receiving()).is_some_and(Transport::is_connected);
+        let sends = self.main.as_ref().is_some_and(|main| main.is_connected() || !main.was_connected());
+        let up = receives && sends;
+        (std::mem::replace(&mut self.up, up) != up).then_some(up)
+    }
+
     pub fn write_rtp(&mut self, ssrc: Ssrc, packet: RtpWrite) -> bool {
-        self.transport.as_mut().is_some_and(|transport| transport.write_rtp(ssrc, packet))
+        self.transport_mut(self.receiving()).is_some_and(|transport| transport.write_rtp(ssrc, packet))
+    }
+
+    /// It is to receive this track.
+    pub fn wish(&mut self, now: Instant, track: TrackKey, kind: MediaKind) {
+        match &mut self.down {
+            Some(down) => down.offers.wish(now, track, kind),
+            None => self.negotiation.wish(now, track, kind),
+        };
+    }
+
+    /// It is not to receive this track any more.
+    pub fn unwish(&mut self, now: Instant, track: TrackKey) {
+        match &mut self.down {
+            Some(down) => down.offers.unwish(now, track),
+            None => self.negotiation.unwish(now, track),
+        }
+    }
+
+    pub fn pause(&mut self, track: TrackKey, paused: bool) {
+        match &mut self.down {
+            Some(down) => down.offers.pause(track, paused),
+            None => self.negotiation.pause(track, paused),
+        }
+    }
+
+    /// The track that a section of the connection that it receives by carries.
+    pub fn carried(&self, mid: &str) -> Option<TrackKey> {
+        match &self.down {
+            Some(down) => down.offers.carried(mid),
+            None => self.negotiation.carried(mid),
+        }
     }
 
     /// The track that a received stream belongs to, and the rank of its layer.
@@ -68,7 +167,7 @@ impl Participant {
         if let Some(route) = self.routes.iter().find(|route| route.ssrc == ssrc) {
             return Some((route.track, route.rank));
         }
-        let (mid, rid) = self.transport.as_mut()?.inlet(ssrc)?;
+        let (mid, rid) = self.main.as_mut()?.inlet(ssrc)?;
         let (track, rank) = self.negotiation.uplink(&mid, rid.as_deref())?;
         if self.routes.len() >= ROUTES_MAX {
             self.routes.remove(0);
@@ -83,8 +182,10 @@ impl Participant {
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        let transport = self.transport.as_ref().and_then(Transport::deadline);
-        [transport, self.negotiation.poll_timeout()].into_iter().flatten().min()
+        let main = self.main.as_ref().and_then(Transport::deadline);
+        let down = self.down.as_ref().and_then(|down| down.transport.deadline());
+        let offer = self.down.as_ref().and_then(|down| down.offers.poll_timeout());
+        [main, down, offer, self.negotiation.poll_timeout()].into_iter().flatten().min()
     }
 }
 

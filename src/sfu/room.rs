@@ -11,7 +11,8 @@ use std::{
 
 use super::{
     Context, DataChannel, EventKind, Route, TimerKey,
-    participant::{Participant, ParticipantKey},
+    api::Connections,
+    participant::{Leg, Participant, ParticipantKey},
     slots::{Key, Slots},
     speakers::ActiveSpeakers,
     timers::Armed,
@@ -36,7 +37,7 @@ pub struct Room {
     pub(super) tracks_by_sid: HashMap<TrackSid, TrackKey>,
     pub(super) speakers: ActiveSpeakers<ParticipantKey>,
     pub(super) dirty: Vec<ParticipantKey>,
-    inbox: VecDeque<(ParticipantKey, Notice)>,
+    inbox: VecDeque<(ParticipantKey, Leg, Notice)>,
 }
 
 impl Room {
@@ -61,16 +62,15 @@ impl Room {
 
     // --- members ---
 
-    pub fn join(&mut self, now: Instant, sid: ParticipantSid, transport: bool, cx: &mut Context) {
+    pub fn join(&mut self, now: Instant, sid: ParticipantSid, connections: Connections, cx: &mut Context) {
         if self.by_sid.contains_key(&sid) {
             return;
         }
-        let transport = transport.then(|| Transport::new(now, &cx.transports));
-        cx.stats.transports += u64::from(transport.is_some());
-        let participant = Participant::new(now, sid.clone(), transport);
+        let participant = Participant::new(now, sid.clone(), connections, &cx.transports);
+        cx.stats.transports += participant.connections();
         let key = self.participants.insert(participant);
         self.by_sid.insert(sid, key);
-        self.update_ufrag(key, cx);
+        self.update_ufrags(key, cx);
         self.rearm(now, key, cx);
     }
 
@@ -84,23 +84,29 @@ impl Room {
             track.subscriptions.retain(|subscription| subscription.subscriber != key);
         }
         if let Some(participant) = self.participants.remove(key) {
-            cx.stats.transports -= u64::from(participant.transport.is_some());
+            cx.stats.transports -= participant.connections();
         }
         self.speakers.remove(key);
+        self.unroute(key, cx);
+    }
+
+    fn unroute(&self, key: ParticipantKey, cx: &mut Context) {
         if let Some(room) = self.key {
-            cx.demux.remove(Route { room, participant: key });
+            for leg in [Leg::Main, Leg::Down] {
+                cx.demux.remove(Route { room, participant: key, leg });
+            }
         }
     }
 
     /// Tells everybody that it is over; for a room that cannot go on. Those without a transport too: what they
     /// injected is gone with the room.
     pub fn fail(&mut self, reason: &str, cx: &mut Context) {
-        for (key, participant) in self.participants.iter_mut() {
-            cx.stats.transports -= u64::from(participant.transport.take().is_some());
+        for (_, participant) in self.participants.iter_mut() {
+            cx.stats.transports -= participant.disconnect();
             cx.emit(&self.sid, &participant.sid, EventKind::Closed { reason: reason.to_owned() });
-            if let Some(room) = self.key {
-                cx.demux.remove(Route { room, participant: key });
-            }
+        }
+        for key in self.participants.keys() {
+            self.unroute(key, cx);
         }
         for (_, track) in self.tracks.iter_mut() {
             cx.stats.taps_open -= u64::from(track.tap.take().is_some());
@@ -112,12 +118,12 @@ impl Room {
     pub fn handle_datagram(
         &mut self,
         now: Instant,
-        key: ParticipantKey,
+        (key, leg): (ParticipantKey, Leg),
         (source, destination): (SocketAddr, SocketAddr),
         datagram: &[u8],
         cx: &mut Context,
     ) {
-        self.drive(now, key, cx, |transport, sink| {
+        self.drive(now, key, leg, cx, |transport, sink| {
             transport.handle_datagram(now, source, destination, datagram, sink);
         });
         self.settle(now, cx);
@@ -126,26 +132,27 @@ impl Room {
     pub fn accepts(
         &self,
         now: Instant,
-        key: ParticipantKey,
+        (key, leg): (ParticipantKey, Leg),
         (source, destination): (SocketAddr, SocketAddr),
         datagram: &[u8],
     ) -> bool {
-        let transport = self.participants.get(key).and_then(|it| it.transport.as_ref());
+        let transport = self.participants.get(key).and_then(|it| it.transport(leg));
         transport.is_some_and(|transport| transport.accepts(now, source, destination, datagram))
     }
 
-    /// Runs one member's transport and keeps what it says for [`Self::settle`].
+    /// Runs one of a member's transports and keeps what it says for [`Self::settle`].
     pub(super) fn drive<T>(
         &mut self,
         now: Instant,
         key: ParticipantKey,
+        leg: Leg,
         cx: &mut Context,
         change: impl FnOnce(&mut Transport, &mut Sink<'_>) -> T,
     ) -> Option<T> {
-        let transport = self.participants.get_mut(key)?.transport.as_mut()?;
+        let transport = self.participants.get_mut(key)?.transport_mut(leg)?;
         let mut sink = Sink { transmits: &mut cx.transmits, notices: &mut cx.notices, stats: &mut cx.stats };
         let result = change(transport, &mut sink);
-        self.inbox.extend(cx.notices.drain(..).map(|notice| (key, notice)));
+        self.inbox.extend(cx.notices.drain(..).map(|notice| (key, leg, notice)));
         self.rearm(now, key, cx);
         Some(result)
     }
@@ -154,7 +161,7 @@ impl Room {
         let (Some(room), Some(participant)) = (self.key, self.participants.get_mut(key)) else { return };
         if let Some(at) = participant.deadline() {
             let at = at.max(now + TIMER_GRAIN);
-            cx.timers.arm(&mut participant.armed, at, TimerKey::Participant(Route { room, participant: key }));
+            cx.timers.arm(&mut participant.armed, at, TimerKey::Participant(room, key));
         }
     }
 
@@ -166,10 +173,11 @@ impl Room {
         }
     }
 
-    pub(super) fn mark_dirty(&mut self, key: ParticipantKey) {
-        if let Some(participant) = self.participants.get_mut(key)
-            && !std::mem::replace(&mut participant.dirty, true)
-        {
+    /// Something is to be sent on one of its transports.
+    pub(super) fn mark_dirty(&mut self, key: ParticipantKey, leg: Leg) {
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        participant.main_dirty |= leg != participant.receiving();
+        if !std::mem::replace(&mut participant.dirty, true) {
             self.dirty.push(key);
         }
     }
@@ -181,10 +189,13 @@ impl Room {
     /// Sends what was queued. Each transport once, so that its datagrams leave side by side.
     pub fn flush(&mut self, now: Instant, cx: &mut Context) {
         while let Some(key) = self.dirty.pop() {
-            if let Some(participant) = self.participants.get_mut(key) {
-                participant.dirty = false;
+            let Some(participant) = self.participants.get_mut(key) else { continue };
+            participant.dirty = false;
+            let (receiving, main) = (participant.receiving(), std::mem::take(&mut participant.main_dirty));
+            self.drive(now, key, receiving, cx, |transport, sink| transport.flush(now, sink));
+            if main {
+                self.drive(now, key, Leg::Main, cx, |transport, sink| transport.flush(now, sink));
             }
-            self.drive(now, key, cx, |transport, sink| transport.flush(now, sink));
             self.settle(now, cx);
         }
     }
@@ -199,16 +210,20 @@ impl Room {
         if let Some((audios, videos)) = outcome.required {
             cx.emit(&self.sid, &participant.sid, EventKind::MediaSectionsRequired { audios, videos });
         }
-        let due = participant.transport.as_ref().and_then(Transport::deadline).is_some_and(|deadline| deadline <= now);
+        let is_due = |leg: &Leg| {
+            let deadline = participant.transport(*leg).and_then(Transport::deadline);
+            deadline.is_some_and(|deadline| deadline <= now)
+        };
+        let due = [Leg::Main, Leg::Down].map(|leg| is_due(&leg).then_some(leg));
         for published in outcome.published {
             self.go_live(now, key, published, cx);
         }
-        if due {
-            self.drive(now, key, cx, |transport, sink| transport.flush(now, sink));
-            self.settle(now, cx);
-        } else {
-            self.rearm(now, key, cx);
+        self.make_offer(now, key, cx);
+        for leg in due.into_iter().flatten() {
+            self.drive(now, key, leg, cx, |transport, sink| transport.flush(now, sink));
         }
+        self.settle(now, cx);
+        self.rearm(now, key, cx);
     }
 
     /// The entry of the room itself came up: speakers, and keyframe requests that were held back.
@@ -234,18 +249,26 @@ impl Room {
 
     /// Acts on everything that transports said.
     pub(super) fn settle(&mut self, now: Instant, cx: &mut Context) {
-        while let Some((key, notice)) = self.inbox.pop_front() {
+        while let Some((key, leg, notice)) = self.inbox.pop_front() {
             match notice {
                 Notice::Packet(packet) => self.handle_packet(now, key, packet, cx),
-                Notice::Connected => self.emit(key, EventKind::Connected, cx),
-                Notice::Disconnected => self.emit(key, EventKind::Disconnected, cx),
+                Notice::Connected | Notice::Disconnected => {
+                    match self.participants.get_mut(key).and_then(Participant::connection_changed) {
+                        Some(true) => self.emit(key, EventKind::Connected, cx),
+                        Some(false) => self.emit(key, EventKind::Disconnected, cx),
+                        None => {}
+                    }
+                }
                 Notice::ChannelOpen(channel) => {
-                    self.mark_dirty(key);
-                    self.emit(key, EventKind::DataChannelOpen { channel }, cx);
+                    self.mark_dirty(key, leg);
+                    // The client's own channel, where it has two connections, is for its packets to us only.
+                    if self.participants.get(key).is_some_and(|it| it.receiving() == leg) {
+                        self.emit(key, EventKind::DataChannelOpen { channel }, cx);
+                    }
                 }
                 Notice::Data(channel, payload) => self.handle_data(now, key, channel, payload, cx),
                 Notice::KeyframeRequest(mid) => {
-                    let carried = self.participants.get(key).and_then(|it| it.negotiation.carried(&mid));
+                    let carried = self.participants.get(key).and_then(|it| it.carried(&mid));
                     if let Some(track) = carried {
                         self.need_keyframe(now, track, None, cx);
                     }
@@ -261,26 +284,26 @@ impl Room {
         }
     }
 
-    fn close_transport(&mut self, key: ParticipantKey, reason: String, cx: &mut Context) {
-        let taken = self.participants.get_mut(key).and_then(|it| it.transport.take());
-        if taken.is_some() {
-            cx.stats.transports -= 1;
-            if let Some(room) = self.key {
-                cx.demux.remove(Route { room, participant: key });
-            }
+    pub(super) fn close_transport(&mut self, key: ParticipantKey, reason: String, cx: &mut Context) {
+        let ended = self.participants.get_mut(key).map_or(0, Participant::disconnect);
+        if ended > 0 {
+            cx.stats.transports -= ended;
+            self.unroute(key, cx);
             self.emit(key, EventKind::Closed { reason }, cx);
         }
     }
 
-    /// Makes the demultiplexer know the transport's user name, which an ICE restart changes.
-    pub(super) fn update_ufrag(&mut self, key: ParticipantKey, cx: &mut Context) {
+    /// Makes the demultiplexer know the transports' user names, which an ICE restart changes.
+    pub(super) fn update_ufrags(&mut self, key: ParticipantKey, cx: &mut Context) {
         let (Some(room), Some(participant)) = (self.key, self.participants.get_mut(key)) else { return };
-        let Some(transport) = &mut participant.transport else { return };
-        let ufrag = transport.local_ufrag();
-        if ufrag != participant.ufrag {
-            cx.demux.remove_ufrag(&participant.ufrag);
-            cx.demux.add_ufrag(ufrag.clone(), Route { room, participant: key });
-            participant.ufrag = ufrag;
+        for leg in [Leg::Main, Leg::Down] {
+            let Some(transport) = participant.transport_mut(leg) else { continue };
+            let ufrag = transport.local_ufrag();
+            if ufrag != transport.routed_ufrag {
+                cx.demux.remove_ufrag(&transport.routed_ufrag);
+                cx.demux.add_ufrag(ufrag.clone(), Route { room, participant: key, leg });
+                transport.routed_ufrag = ufrag;
+            }
         }
     }
 

@@ -76,7 +76,7 @@ fn sent_rids(simulcast: &str) -> Vec<String> {
     Vec::new()
 }
 
-/// What our answer says about one section.
+/// What our answer, or our offer, says about one section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SectionPlan {
     /// As str0m wrote it.
@@ -87,10 +87,10 @@ pub enum SectionPlan {
     Carries { stream: String, track: String },
 }
 
-/// Rewrites str0m's answer section by section.
-pub fn rewrite_answer(answer: &str, mut plan: impl FnMut(&str) -> SectionPlan) -> String {
-    let (session, sections) = split_sections(answer);
-    let mut out = String::with_capacity(answer.len() + 64 * sections.len());
+/// Rewrites str0m's answer or offer section by section.
+pub fn rewrite(sdp: &str, mut plan: impl FnMut(&str) -> SectionPlan) -> String {
+    let (session, sections) = split_sections(sdp);
+    let mut out = String::with_capacity(sdp.len() + 64 * sections.len());
     let mut push = |line: &str| {
         out.push_str(line);
         out.push_str("\r\n");
@@ -195,7 +195,7 @@ mod tests {
         let answer = "v=0\r\nm=audio 9 X 111\r\na=mid:0\r\na=sendonly\r\na=msid:rnd rnd\r\na=ssrc:7 cname:c\r\n\
             a=ssrc:7 msid:rnd rnd\r\nm=audio 9 X 111\r\na=mid:1\r\na=sendonly\r\na=msid:r r\r\na=ssrc:8 cname:c\r\n\
             m=video 9 X 96\r\na=mid:2\r\na=recvonly\r\na=simulcast:recv q;~h;~f\r\n";
-        let rewritten = rewrite_answer(answer, |mid| match mid {
+        let rewritten = rewrite(answer, |mid| match mid {
             "0" => SectionPlan::Carries { stream: "PA_a|TR_b".into(), track: "TR_b".into() },
             "1" => SectionPlan::Silent { client_sends: false },
             _ => SectionPlan::Keep,
@@ -212,7 +212,7 @@ mod tests {
         #[test]
         fn any_text_is_read_and_rewritten_without_panic(text in "([am]=|mid:|msid:|simulcast:send |audio 0 |[ -~]|\n){0,80}") {
             let sections = offered_sections(&text);
-            let kept = rewrite_answer(&text, |_| SectionPlan::Silent { client_sends: true });
+            let kept = rewrite(&text, |_| SectionPlan::Silent { client_sends: true });
             prop_assert!(offered_sections(&kept).len() == sections.len());
             let _ = without_candidates(&text);
         }

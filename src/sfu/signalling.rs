@@ -1,6 +1,6 @@
 //! What the control plane asks of a room: offers, announcements, subscriptions, data.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
 use bytes::Bytes;
 use str0m::media::Mid;
@@ -8,10 +8,12 @@ use str0m::media::Mid;
 use super::{
     Context, DataChannel, EventKind, MediaKind, PendingTrack,
     negotiation::{OfferOutcome, SECTIONS_MAX},
-    participant::ParticipantKey,
+    participant::{Leg, Participant, ParticipantKey},
     room::Room,
-    sdp::{self, OfferedSection, SectionPlan},
+    sdp::{self, SectionPlan},
+    slots::Slots,
     subscription::Subscription,
+    track::TrackKey,
     transport::OfferError,
 };
 use crate::id::{ParticipantSid, TrackSid};
@@ -49,27 +51,34 @@ impl Room {
             return Err("the offer has too many sections");
         }
         let offer = sdp::without_candidates(offer);
-        let accepted = self.drive(now, key, cx, |transport, sink| transport.accept_offer(&offer, sink));
+        let accepted = self.drive(now, key, Leg::Main, cx, |transport, sink| transport.accept_offer(&offer, sink));
         let answer = accepted.ok_or("the participant has no transport")?.map_err(|OfferError(reason)| reason)?;
-        self.update_ufrag(key, cx);
-        self.mark_dirty(key);
+        self.update_ufrags(key, cx);
+        self.mark_dirty(key, Leg::Main);
         let participant = self.participants.get_mut(key).ok_or("the participant left")?;
         let outcome = participant.negotiation.handle_offer(now, &sections);
-        let (answer, tracks) = self.rewrite(key, &sections, &answer);
+        let (answer, tracks) = self.rewrite(&answer, |participants, mid| {
+            let offered = sections.iter().find(|section| section.mid == mid && section.kind.is_some());
+            let otherwise = match offered {
+                Some(offered) if offered.receives => SectionPlan::Silent { client_sends: offered.sends },
+                _ => SectionPlan::Keep,
+            };
+            let carried = participants.get(key).and_then(|it| it.negotiation.carried(mid));
+            (carried.filter(|_| offered.is_some()), otherwise)
+        });
         Ok((outcome, answer, tracks))
     }
 
+    /// Names the tracks in what str0m wrote. `section` says of each section what it carries, and what becomes of it where
+    /// that is nothing.
     fn rewrite(
         &self,
-        key: ParticipantKey,
-        sections: &[OfferedSection],
-        answer: &str,
+        sdp: &str,
+        mut section: impl FnMut(&Slots<Participant>, &str) -> (Option<TrackKey>, SectionPlan),
     ) -> (String, Vec<(String, TrackSid)>) {
         let mut tracks = Vec::new();
-        let answer = sdp::rewrite_answer(answer, |mid| {
-            let offered = sections.iter().find(|section| section.mid == mid && section.kind.is_some());
-            let Some(offered) = offered else { return SectionPlan::Keep };
-            let carried = self.participants.get(key).and_then(|it| it.negotiation.carried(mid));
+        let sdp = sdp::rewrite(sdp, |mid| {
+            let (carried, otherwise) = section(&self.participants, mid);
             let track = carried.and_then(|track| self.tracks.get(track));
             let owner = track.and_then(|track| self.participants.get(track.owner));
             match (track, owner) {
@@ -80,11 +89,10 @@ impl Room {
                         track: track.sid.to_string(),
                     }
                 }
-                _ if offered.receives => SectionPlan::Silent { client_sends: offered.sends },
-                _ => SectionPlan::Keep,
+                _ => otherwise,
             }
         });
-        (answer, tracks)
+        (sdp, tracks)
     }
 
     fn apply(&mut self, now: Instant, key: ParticipantKey, outcome: OfferOutcome, cx: &mut Context) {
@@ -92,7 +100,9 @@ impl Room {
             participant.forget_routes();
         }
         for mid in outcome.idle {
-            self.drive(now, key, cx, |transport, sink| transport.remove_outlet(Mid::from(mid.as_str()), sink));
+            self.drive(now, key, Leg::Main, cx, |transport, sink| {
+                transport.remove_outlet(Mid::from(mid.as_str()), sink);
+            });
         }
         for track in outcome.detached {
             if let Some(track) = self.tracks.get_mut(track) {
@@ -114,18 +124,83 @@ impl Room {
         self.rearm(now, key, cx);
     }
 
+    /// Offers what has changed to a client that receives by a connection of its own, if an offer is due.
+    pub(super) fn make_offer(&mut self, now: Instant, key: ParticipantKey, cx: &mut Context) {
+        let offers = self.participants.get_mut(key).and_then(Participant::offers_mut);
+        let Some(plan) = offers.and_then(|offers| offers.handle_timeout(now)) else { return };
+        let Some(Some((sdp, mids))) =
+            self.drive(now, key, Leg::Down, cx, |transport, sink| transport.make_offer(&plan, sink))
+        else {
+            return;
+        };
+        let offer_id = plan.id;
+        let added = mids.iter().cloned().zip(plan.add.iter().map(|(track, _)| *track));
+        let offered: HashMap<String, TrackKey> =
+            plan.reuse.iter().map(|(mid, track, _)| (mid.clone(), *track)).chain(added).collect();
+        let (sdp, tracks) = self.rewrite(&sdp, |participants, mid| {
+            let carried = || participants.get(key).and_then(|it| it.carried(mid));
+            (offered.get(mid).copied().or_else(carried), SectionPlan::Silent { client_sends: false })
+        });
+        if let Some(offers) = self.participants.get_mut(key).and_then(Participant::offers_mut) {
+            offers.sent(plan, mids);
+        }
+        self.mark_dirty(key, Leg::Down);
+        self.emit(key, EventKind::Offer { offer_id, sdp, tracks }, cx);
+    }
+
+    /// The client's answer to what we offered. Others than the one that is waited for do not count.
+    pub fn handle_answer(&mut self, now: Instant, sid: &ParticipantSid, offer_id: u32, answer: &str, cx: &mut Context) {
+        let Some(key) = self.by_sid.get(sid).copied() else { return };
+        let offers = self.participants.get_mut(key).and_then(Participant::offers_mut);
+        let Some(offer_id) = offers.and_then(|offers| offers.awaited(offer_id)) else { return };
+        let answer = sdp::without_candidates(answer);
+        let accepted = match answer.len() {
+            0..=OFFER_BYTES_MAX => {
+                self.drive(now, key, Leg::Down, cx, |transport, sink| transport.accept_answer(&answer, sink))
+            }
+            _ => None,
+        };
+        if !matches!(accepted, Some(Ok(()))) {
+            // The two sides no longer agree on what the connection carries.
+            self.close_transport(key, "its answer cannot be used".to_owned(), cx);
+            return;
+        }
+        self.update_ufrags(key, cx);
+        self.mark_dirty(key, Leg::Down);
+        let offers = self.participants.get_mut(key).and_then(Participant::offers_mut);
+        let outcome = offers.and_then(|offers| offers.handle_answer(now, offer_id)).unwrap_or_default();
+        for mid in outcome.idle {
+            self.drive(now, key, Leg::Down, cx, |transport, sink| {
+                transport.remove_outlet(Mid::from(mid.as_str()), sink);
+            });
+        }
+        for (mid, track, paused) in outcome.attached {
+            self.attach(now, key, &mid, track, paused, cx);
+        }
+        self.rearm(now, key, cx);
+        self.settle(now, cx);
+    }
+
+    pub fn reoffer(&mut self, now: Instant, sid: &ParticipantSid, cx: &mut Context) {
+        let Some(key) = self.by_sid.get(sid).copied() else { return };
+        if let Some(offers) = self.participants.get_mut(key).and_then(Participant::offers_mut) {
+            offers.restart(now);
+        }
+        self.rearm(now, key, cx);
+    }
+
     fn attach(
         &mut self,
         now: Instant,
         key: ParticipantKey,
         mid: &str,
-        track_key: super::track::TrackKey,
+        track_key: TrackKey,
         paused: bool,
         cx: &mut Context,
     ) {
         let Some(track) = self.tracks.get_mut(track_key) else { return };
         let Some(participant) = self.participants.get_mut(key) else { return };
-        let Some(transport) = &mut participant.transport else { return };
+        let Some(transport) = participant.transport_mut(participant.receiving()) else { return };
         // Without an outlet the client speaks none of our codecs: the section stays silent.
         let Some(outlet) = transport.outlet(Mid::from(mid), track.kind) else { return };
         let first = track.subscriptions.is_empty();
@@ -172,7 +247,7 @@ impl Room {
     }
 
     /// A track, if it is this participant's.
-    pub(super) fn track_of(&self, owner: ParticipantKey, track: &TrackSid) -> Option<super::track::TrackKey> {
+    pub(super) fn track_of(&self, owner: ParticipantKey, track: &TrackSid) -> Option<TrackKey> {
         let key = *self.tracks_by_sid.get(track)?;
         self.tracks.get(key).filter(|it| it.owner == owner).map(|_| key)
     }
@@ -191,9 +266,9 @@ impl Room {
         let Some(participant) = self.participants.get_mut(key) else { return };
         if !subscribed {
             track.subscriptions.retain(|subscription| subscription.subscriber != key);
-            participant.negotiation.unwish(now, track_key);
-        } else if track.owner != key && participant.transport.is_some() {
-            participant.negotiation.wish(now, track_key, track.kind);
+            participant.unwish(now, track_key);
+        } else if track.owner != key && participant.connections() > 0 {
+            participant.wish(now, track_key, track.kind);
         }
         self.rearm(now, key, cx);
     }
@@ -209,7 +284,7 @@ impl Room {
         let Some(key) = self.by_sid.get(subscriber).copied() else { return };
         let Some(track_key) = self.tracks_by_sid.get(track).copied() else { return };
         if let Some(participant) = self.participants.get_mut(key) {
-            participant.negotiation.pause(track_key, paused);
+            participant.pause(track_key, paused);
         }
         let Some(track) = self.tracks.get_mut(track_key) else { return };
         let kind = track.kind;
@@ -233,8 +308,9 @@ impl Room {
     ) {
         for sid in to {
             if let Some(key) = self.by_sid.get(sid).copied() {
-                self.drive(now, key, cx, |transport, sink| transport.send_data(channel, payload, sink));
-                self.mark_dirty(key);
+                let Some(leg) = self.participants.get(key).map(Participant::receiving) else { continue };
+                self.drive(now, key, leg, cx, |transport, sink| transport.send_data(channel, payload, sink));
+                self.mark_dirty(key, leg);
             }
         }
         self.settle(now, cx);

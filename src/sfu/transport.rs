@@ -17,16 +17,16 @@ use std::{
 use bytes::Bytes;
 use str0m::{
     Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig,
-    change::SdpOffer,
-    channel::ChannelId,
+    change::{SdpAnswer, SdpOffer, SdpPendingOffer},
+    channel::{ChannelConfig, ChannelId, Reliability},
     config::DtlsCert,
     format::Codec,
-    media::{KeyframeRequestKind, Mid, Pt, Rid},
+    media::{Direction, KeyframeRequestKind, Mid, Pt, Rid},
     net::{Protocol, Receive},
     rtp::{Extension, RtpPacket, RtpWrite, Ssrc},
 };
 
-use super::{DataChannel, MediaKind, SfuStats};
+use super::{DataChannel, MediaKind, SfuStats, offers::OfferPlan};
 
 /// The largest data packet that we take and make; LiveKit's clients refuse to send more than 64,000 bytes.
 const DATA_MESSAGE_BYTES_MAX: u32 = 65_536;
@@ -145,6 +145,12 @@ pub struct Transport {
     deadline: Instant,
     closed: bool,
     connected: bool,
+    was_connected: bool,
+    offered: bool,
+    /// Our offer that is not answered yet.
+    pending: Option<SdpPendingOffer>,
+    /// The user name by which the demultiplexer finds it.
+    pub routed_ufrag: String,
     channels: Channels,
     /// Payload types that carry retransmissions, to count them.
     rtx: Option<u8>,
@@ -166,6 +172,10 @@ impl Transport {
             deadline: now,
             closed: false,
             connected: false,
+            was_connected: false,
+            offered: false,
+            pending: None,
+            routed_ufrag: String::new(),
             channels: Channels::default(),
             rtx: None,
             nacks: HashMap::new(),
@@ -227,6 +237,66 @@ impl Transport {
         let resend = |rtc: &Rtc| rtc.codec_config().params().iter().find_map(|params| params.resend());
         self.rtx = resend(&self.rtc).map(|pt| *pt);
         Ok(answer.to_sdp_string())
+    }
+
+    /// Offers what the plan says; the first offer brings the data channels. Returns the offer, as str0m writes it, and the
+    /// names of the sections that the plan adds. `None` where there is nothing to offer.
+    pub fn make_offer(&mut self, plan: &OfferPlan, sink: &mut Sink<'_>) -> Option<(String, Vec<String>)> {
+        let first = !std::mem::replace(&mut self.offered, true);
+        let mut made = None;
+        let driven = self.drive(sink, |rtc| {
+            for (mid, _, kind) in &plan.reuse {
+                // Its stream went with its last track; the offer names the SSRC of the next.
+                let mut api = rtc.direct_api();
+                let (ssrc, rtx) = (api.new_ssrc(), (*kind == MediaKind::Video).then(|| api.new_ssrc()));
+                api.declare_stream_tx(ssrc, rtx, Mid::from(mid.as_str()), None);
+            }
+            let mut changes = rtc.sdp_api();
+            if first {
+                for config in data_channels() {
+                    changes.add_channel_with_config(config);
+                }
+            }
+            for mid in &plan.release {
+                changes.set_direction(Mid::from(mid.as_str()), Direction::Inactive);
+            }
+            for (mid, _, _) in &plan.reuse {
+                changes.set_direction(Mid::from(mid.as_str()), Direction::SendOnly);
+            }
+            let add = |(_, kind): &(_, MediaKind)| {
+                changes.add_media(str0m_kind(*kind), Direction::SendOnly, None, None, None).to_string()
+            };
+            let mids = plan.add.iter().map(add).collect();
+            if plan.ice_restart {
+                changes.ice_restart(true);
+            }
+            made = changes.apply().map(|(offer, pending)| (offer.to_sdp_string(), pending, mids));
+            Ok(())
+        });
+        debug_assert!(driven.is_ok(), "making an offer cannot fail");
+        let (offer, pending, mids) = made?;
+        self.pending = Some(pending);
+        Some((offer, mids))
+    }
+
+    /// Takes the client's answer to the last offer.
+    pub fn accept_answer(&mut self, sdp: &str, sink: &mut Sink<'_>) -> Result<(), OfferError> {
+        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|_| OfferError("the answer is no SDP"))?;
+        let pending = self.pending.take().ok_or(OfferError("there is no offer"))?;
+        let accepted = self.drive(sink, |rtc| rtc.sdp_api().accept_answer(pending, answer));
+        accepted.map_err(|_| OfferError("the answer does not fit the offer"))?;
+        let resend = |rtc: &Rtc| rtc.codec_config().params().iter().find_map(|params| params.resend());
+        self.rtx = resend(&self.rtc).map(|pt| *pt);
+        Ok(())
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Whether it has ever been connected.
+    pub fn was_connected(&self) -> bool {
+        self.was_connected
     }
 
     /// How to send on this section; `None` while the receiver has not negotiated a codec of ours for it.
@@ -379,6 +449,7 @@ impl Transport {
             Event::RtpPacket(packet) => sink.notices.push(Notice::Packet(packet)),
             Event::Connected => {
                 self.connected = true;
+                self.was_connected = true;
                 sink.notices.push(Notice::Connected);
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
@@ -442,6 +513,25 @@ impl Transport {
             sink.notices.push(Notice::Closed(reason));
         }
     }
+}
+
+fn str0m_kind(kind: MediaKind) -> str0m::media::MediaKind {
+    match kind {
+        MediaKind::Audio => str0m::media::MediaKind::Audio,
+        MediaKind::Video => str0m::media::MediaKind::Video,
+    }
+}
+
+/// The channels that a client receives by, where we offer. As LiveKit's clients make them where they offer.
+fn data_channels() -> [ChannelConfig; 2] {
+    let reliable = ChannelConfig { label: "_reliable".to_owned(), ..ChannelConfig::default() };
+    let lossy = ChannelConfig {
+        label: "_lossy".to_owned(),
+        ordered: false,
+        reliability: Reliability::MaxRetransmits { retransmits: 0 },
+        ..ChannelConfig::default()
+    };
+    [reliable, lossy]
 }
 
 impl Channels {

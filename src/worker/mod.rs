@@ -280,7 +280,11 @@ mod tests {
         let mut workers = start(&config(0, 1), Arc::new(Metrics::new())).unwrap();
         let (handle, mut events) = workers.pop().unwrap();
         let (room, participant) = (crate::id::RoomSid::random(), crate::id::ParticipantSid::random());
-        let join = Command::Join { room: room.clone(), participant: participant.clone(), transport: true };
+        let join = Command::Join {
+            room: room.clone(),
+            participant: participant.clone(),
+            connections: crate::sfu::Connections::One,
+        };
         handle.send(join).await.unwrap();
         let offer = Command::Offer { room, participant, offer_id: 7, sdp: "nonsense".to_owned() };
         handle.send(offer).await.unwrap();

@@ -5,6 +5,7 @@ VIVA_URL names a server that runs already, started with its development key. Wit
 """
 
 import asyncio
+import itertools
 import os
 import pathlib
 import socket
@@ -108,8 +109,8 @@ def token(identity, room, secret=SECRET, attributes=None, **grants):
 class Client:
     """A room of the SDK and everything that it said."""
 
-    def __init__(self, url, room_name):
-        self.url, self.room_name = url, room_name
+    def __init__(self, url, room_name, options=None):
+        self.url, self.room_name, self.options = url, room_name, options or rtc.RoomOptions()
         self.room = rtc.Room()
         self.sources = []
         self.events = []
@@ -132,9 +133,8 @@ class Client:
 
     async def connect(self, identity, **kwargs):
         self.identity = identity
-        options = rtc.RoomOptions(single_peer_connection=True)
         await asyncio.wait_for(
-            self.room.connect(self.url, token(identity, self.room_name, **kwargs), options), PATIENCE_S
+            self.room.connect(self.url, token(identity, self.room_name, **kwargs), self.options), PATIENCE_S
         )
         return self
 
@@ -165,14 +165,21 @@ class Client:
         return (await self.until(found, name))[0]
 
 
-@pytest.fixture
-async def people(server):
+# One peer connection is the default of this SDK; others, and its older versions, make two.
+ONE, TWO = rtc.RoomOptions(), rtc.RoomOptions(single_peer_connection=False)
+# How the people of a room connect, in turn.
+CONNECTIONS = {"two-connections": [TWO], "one-connection": [ONE], "mixed": [ONE, TWO]}
+
+
+@pytest.fixture(params=CONNECTIONS)
+async def people(request, server):
     """`await people("ada")` lets somebody into this test's own room."""
+    options = itertools.cycle(CONNECTIONS[request.param])
     room_name = f"test-{uuid.uuid4().hex[:8]}"
     clients = []
 
     async def enter(identity, **kwargs):
-        client = Client(server, room_name)
+        client = Client(server, room_name, next(options))
         clients.append(client)
         return await client.connect(identity, **kwargs)
 

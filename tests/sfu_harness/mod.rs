@@ -21,7 +21,7 @@ use str0m::{
 use viva::{
     id::{ParticipantSid, RoomSid, TrackSid},
     media::TapWriter,
-    sfu::{Certificate, Command, DataChannel, Event, EventKind, MediaKind, PendingTrack, Sfu, Transmit},
+    sfu::{Certificate, Command, Connections, DataChannel, Event, EventKind, MediaKind, PendingTrack, Sfu, Transmit},
 };
 
 pub const SFU_ADDRESS: &str = "192.0.2.1:7882";
@@ -177,7 +177,8 @@ impl Sim {
     pub fn join_with(&mut self, takes_all: bool, sections: usize) -> usize {
         let index = self.clients.len();
         let sid = ParticipantSid::from(format!("PA_{index}"));
-        let command = Command::Join { room: self.room.clone(), participant: sid.clone(), transport: true };
+        let command =
+            Command::Join { room: self.room.clone(), participant: sid.clone(), connections: Connections::One };
         self.sfu.handle_command(self.now, command);
         let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max);
         client.takes_all = takes_all;
@@ -208,7 +209,8 @@ impl Sim {
 
     pub fn join_agent(&mut self) -> ParticipantSid {
         let sid = ParticipantSid::from("PA_agent");
-        let command = Command::Join { room: self.room.clone(), participant: sid.clone(), transport: false };
+        let command =
+            Command::Join { room: self.room.clone(), participant: sid.clone(), connections: Connections::None };
         self.sfu.handle_command(self.now, command);
         sid
     }

@@ -299,6 +299,40 @@ fn who_comes_or_comes_back_is_told_who_speaks() {
 }
 
 #[test]
+fn a_client_with_two_connections_is_offered_what_it_receives() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    let track = story.publish(&ada, microphone("cid"));
+    story.look();
+    let bob = story.join_by(Connections::Two, claims("bob"), JoinRequest::default()).unwrap();
+    let seen = story.look();
+    let Some(Response::Join(join)) = seen.first(&bob) else { panic!() };
+    assert!(join.subscriber_primary && join.fast_publish);
+    assert!(seen.media().any(|c| matches!(c, Command::Join { connections: Connections::Two, .. })));
+    let tracks = vec![("0".to_owned(), track.clone()), ("1".to_owned(), TrackSid::from("TR_unknown"))];
+    story.event(&bob, EventKind::Offer { offer_id: 3, sdp: "offer".into(), tracks });
+    let seen = story.look();
+    let Some(Response::Offer(offer)) = seen.first(&bob) else { panic!() };
+    assert_eq!((offer.id, offer.r#type.as_str()), (3, "offer"));
+    assert_eq!(offer.mid_to_track_id, HashMap::from([("0".to_owned(), track.as_str().to_owned())]));
+    let answer = proto::SessionDescription { id: 3, sdp: "answer".into(), ..Default::default() };
+    story.ask(&bob, Ask::Answer(answer));
+    let seen = story.look();
+    assert!(seen.media().any(|c| matches!(c, Command::Answer { offer_id: 3, sdp, .. } if sdp == "answer")));
+    // What was under way on the lost socket is offered anew, after the client was told that it is back.
+    story.event(&bob, EventKind::Connected);
+    story.look();
+    let bob = story.resume(&bob, "bob");
+    let seen = story.look();
+    assert!(matches!(seen.first(&bob), Some(Response::Reconnect(_))));
+    assert!(seen.media().any(|c| matches!(c, Command::Reoffer { .. })));
+    let ada = story.resume(&ada, "ada");
+    let seen = story.look();
+    assert!(matches!(seen.first(&ada), Some(Response::Reconnect(_))));
+    assert!(!seen.media().any(|c| matches!(c, Command::Reoffer { .. })), "who offers restarts by itself");
+}
+
+#[test]
 fn an_offer_that_cannot_be_answered_ends_the_attempt() {
     let mut story = Story::new();
     let ada = story.join("ada");

@@ -27,7 +27,7 @@ fn the_first_message_is_the_join_response_and_the_answer_comes_after_it() {
     assert_eq!((answer.id, answer.r#type.as_str()), (7, "answer"));
     assert_eq!(seen.tokens(&bob), 1);
     let commands: Vec<_> = seen.media().collect();
-    assert!(matches!(commands[0], Command::Join { transport: true, .. }));
+    assert!(matches!(commands[0], Command::Join { connections: Connections::One, .. }));
     assert!(matches!(commands[1], Command::Offer { offer_id: 7, .. }));
     let told = seen.updates(&ada);
     assert_eq!((told[0].identity.as_str(), told[0].client_protocol, &told[0].capabilities), ("bob", 2, &vec![2]));

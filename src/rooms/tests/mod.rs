@@ -28,7 +28,7 @@ use super::{
 use crate::{
     auth::{Claims, Grants},
     id::{ParticipantSid, RoomSid, TrackSid},
-    sfu::{Command, DataChannel, EventKind},
+    sfu::{Command, Connections, DataChannel, EventKind},
     telemetry::Metrics,
 };
 
@@ -96,8 +96,12 @@ impl Story {
     }
 
     fn join_with(&mut self, claims: Claims, request: JoinRequest) -> Result<Client, RoomError> {
+        self.join_by(Connections::One, claims, request)
+    }
+
+    fn join_by(&mut self, by: Connections, claims: Claims, request: JoinRequest) -> Result<Client, RoomError> {
         let link = self.link();
-        let sid = self.room.join(self.now, link, claims, request)?;
+        let sid = self.room.join(self.now, link, claims, request, by)?;
         Ok(Client { sid, link })
     }
 

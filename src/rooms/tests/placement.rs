@@ -36,6 +36,9 @@ async fn without_any_worker_nothing_opens_and_that_is_said() {
     assert!(!rooms.is_healthy());
     assert_eq!(rooms.open(&"room".into()).err(), Some(RoomError::NoWorker));
     assert_eq!(rooms.check(&claims("ada")), Err(RoomError::NoWorker));
-    assert_eq!(rooms.join(claims("ada"), JoinRequest::default()).await.err(), Some(RoomError::NoWorker));
+    assert_eq!(
+        rooms.join(claims("ada"), JoinRequest::default(), Connections::One).await.err(),
+        Some(RoomError::NoWorker)
+    );
     assert_eq!(rooms.count(), 0);
 }

@@ -21,7 +21,7 @@ const JOIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 pub const FRAME_BYTES_MAX: usize = 512 * 1024;
 
 /// Browsers pad, others do not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

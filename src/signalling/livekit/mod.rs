@@ -1,8 +1,8 @@
-//! LiveKit's signalling protocol over WebSocket, in its single peer connection form (`/rtc/v1`).
-//!
-//! `/rtc`, the older form with two peer connections, answers 404: clients that can do both take that for an answer.
+//! LiveKit's signalling protocol over WebSocket: with one peer connection (`/rtc/v1`), and in its older form with two
+//! (`/rtc`).
 
 pub mod codec;
+mod legacy;
 mod ws;
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tower_http::cors::{Any, CorsLayer};
 
 use crate::{
     auth::{self, ApiKeys, AuthError, Claims},
-    rooms::{RoomError, Rooms},
+    rooms::{Connections, RoomError, Rooms},
     telemetry::Metrics,
 };
 
@@ -41,8 +41,8 @@ pub fn router(state: Signalling) -> Router {
     Router::new()
         .route("/rtc/v1", get(connect))
         .route("/rtc/v1/validate", get(validate))
-        .route("/rtc", get(no_dual))
-        .route("/rtc/validate", get(no_dual))
+        .route("/rtc", get(connect))
+        .route("/rtc/validate", get(validate))
         .layer(CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any))
         .with_state(state)
 }
@@ -120,9 +120,13 @@ async fn connect(State(state): State<Signalling>, uri: Uri, mut parts: RequestHe
 async fn admit(state: &Signalling, uri: &Uri, parts: &mut RequestHead) -> Result<Response, Refusal> {
     let upgrade = parts.upgrade().await.map_err(|_| Refusal::NotWebSocket)?;
     let claims = authenticate(state, &parts.0.headers, uri)?;
-    let param = query(uri, "join_request").ok_or(Refusal::BadRequest("the query has no `join_request`"))?;
-    let request = codec::decode_join_request(&param).map_err(Refusal::BadRequest)?;
-    let link = state.rooms.join(claims, request).await?;
+    // It is the join request that makes the difference, not the path.
+    let (request, connections) = match query(uri, "join_request") {
+        Some(param) => (codec::decode_join_request(&param).map_err(Refusal::BadRequest)?, Connections::One),
+        None if uri.path().ends_with("/v1") => return Err(Refusal::BadRequest("the query has no `join_request`")),
+        None => (legacy::join_request(|name| query(uri, name)).map_err(Refusal::BadRequest)?, Connections::Two),
+    };
+    let link = state.rooms.join(claims, request, connections).await?;
     let (keys, metrics) = (state.keys.clone(), state.metrics.clone());
     Ok(upgrade
         .max_message_size(codec::FRAME_BYTES_MAX)
@@ -137,10 +141,6 @@ async fn validate(State(state): State<Signalling>, headers: HeaderMap, uri: Uri)
         Ok(()) => "success".into_response(),
         Err(refusal) => refusal.into_response(),
     }
-}
-
-async fn no_dual() -> Response {
-    (StatusCode::NOT_FOUND, "this server speaks the single peer connection protocol: /rtc/v1").into_response()
 }
 
 /// The token of the query or the header, checked, with a room to join and somebody who joins.

@@ -1,0 +1,356 @@
+//! What we offer to a client on the connection that it receives by (two peer connections: LiveKit's `/rtc`). Pure: no SDP
+//! text, no transport, no clock.
+//!
+//! Here the server always offers, one offer at a time. What changes while one is under way waits for its answer.
+//!
+//! Invariants: a section carries a track only from the answer on; a section never goes from one track to another in one
+//! offer, it is offered inactive once between, so that the client sees the one end and the other begin.
+
+use std::time::{Duration, Instant};
+
+use super::{MediaKind, track::TrackKey};
+
+/// Several tracks often come at once: one offer serves all that come within.
+const OFFER_DELAY: Duration = Duration::from_millis(10);
+/// Tracks that one client may receive, and sections of its connection.
+const WISHES_MAX: usize = 256;
+const SECTIONS_MAX: usize = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Answered inactive: may carry another track.
+    Free,
+    Carries(TrackKey),
+    /// Its track ended; the client has yet to learn it.
+    Released,
+}
+
+struct Section {
+    mid: String,
+    kind: MediaKind,
+    usage: Use,
+}
+
+/// A track that this client is to receive.
+struct Wish {
+    track: TrackKey,
+    kind: MediaKind,
+    paused: bool,
+    attached: bool,
+}
+
+/// What an offer is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferPlan {
+    pub id: u32,
+    pub ice_restart: bool,
+    /// Sections that end.
+    pub release: Vec<String>,
+    /// Free sections that carry a track again.
+    pub reuse: Vec<(String, TrackKey, MediaKind)>,
+    /// Tracks that need a new section.
+    pub add: Vec<(TrackKey, MediaKind)>,
+}
+
+struct InFlight {
+    id: u32,
+    release: Vec<String>,
+    /// Sections and the tracks that they carry once it is answered.
+    carry: Vec<(String, TrackKey, MediaKind)>,
+}
+
+/// What an answer made true.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct AnswerOutcome {
+    /// Sections that now carry a track, and whether it is paused.
+    pub attached: Vec<(String, TrackKey, bool)>,
+    /// Sections that carry nothing now.
+    pub idle: Vec<String>,
+}
+
+pub struct Offers {
+    sections: Vec<Section>,
+    wishes: Vec<Wish>,
+    in_flight: Option<InFlight>,
+    offers_made: u32,
+    ice_restart: bool,
+    offer_at: Option<Instant>,
+}
+
+impl Offers {
+    /// The first offer is due at once: it brings the data channels, whether there are tracks or not.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            sections: Vec::new(),
+            wishes: Vec::new(),
+            in_flight: None,
+            offers_made: 0,
+            ice_restart: false,
+            offer_at: Some(now + OFFER_DELAY),
+        }
+    }
+
+    /// The client is to receive this track. False where it is already, or may have no more.
+    pub fn wish(&mut self, now: Instant, track: TrackKey, kind: MediaKind) -> bool {
+        if self.wishes.len() >= WISHES_MAX || self.wishes.iter().any(|wish| wish.track == track) {
+            return false;
+        }
+        self.wishes.push(Wish { track, kind, paused: false, attached: false });
+        self.schedule(now);
+        true
+    }
+
+    /// The client is not to receive this track any more.
+    pub fn unwish(&mut self, now: Instant, track: TrackKey) {
+        self.wishes.retain(|wish| wish.track != track);
+        for section in self.sections.iter_mut().filter(|section| section.usage == Use::Carries(track)) {
+            section.usage = Use::Released;
+        }
+        self.schedule(now);
+    }
+
+    pub fn pause(&mut self, track: TrackKey, paused: bool) {
+        if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
+            wish.paused = paused;
+        }
+    }
+
+    /// The track that a section carries to the client.
+    pub fn carried(&self, mid: &str) -> Option<TrackKey> {
+        self.sections.iter().find(|section| section.mid == mid).and_then(|section| match section.usage {
+            Use::Carries(track) => Some(track),
+            _ => None,
+        })
+    }
+
+    /// The client came back on another socket: an answer that was under way is lost, and its addresses may be others.
+    pub fn restart(&mut self, now: Instant) {
+        if let Some(lost) = self.in_flight.take() {
+            for (_, track, _) in lost.carry {
+                self.detach(track);
+            }
+        }
+        self.ice_restart = true;
+        self.offer_at = Some(now + OFFER_DELAY);
+    }
+
+    fn detach(&mut self, track: TrackKey) {
+        for wish in self.wishes.iter_mut().filter(|wish| wish.track == track) {
+            wish.attached = false;
+        }
+    }
+
+    fn schedule(&mut self, now: Instant) {
+        let waiting = self.wishes.iter().any(|wish| !wish.attached);
+        let released = self.sections.iter().any(|section| section.usage == Use::Released);
+        if (waiting || released || self.ice_restart) && self.offer_at.is_none() {
+            self.offer_at = Some(now + OFFER_DELAY);
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.offer_at.filter(|_| self.in_flight.is_none())
+    }
+
+    /// The offer to make now, if one is due. The caller must tell [`Offers::sent`] what became of it.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<OfferPlan> {
+        self.poll_timeout().filter(|at| now >= *at)?;
+        self.offer_at = None;
+        self.offers_made += 1;
+        let mut plan = OfferPlan {
+            id: self.offers_made,
+            ice_restart: std::mem::take(&mut self.ice_restart),
+            release: Vec::new(),
+            reuse: Vec::new(),
+            add: Vec::new(),
+        };
+        let mut free: Vec<(&str, MediaKind)> = Vec::new();
+        for section in &self.sections {
+            match section.usage {
+                Use::Released => plan.release.push(section.mid.clone()),
+                Use::Free => free.push((&section.mid, section.kind)),
+                Use::Carries(_) => {}
+            }
+        }
+        let mut room = SECTIONS_MAX.saturating_sub(self.sections.len());
+        for wish in self.wishes.iter_mut().filter(|wish| !wish.attached) {
+            if let Some(at) = free.iter().position(|(_, kind)| *kind == wish.kind) {
+                plan.reuse.push((free.swap_remove(at).0.to_owned(), wish.track, wish.kind));
+            } else if room > 0 {
+                room -= 1;
+                plan.add.push((wish.track, wish.kind));
+            } else {
+                continue;
+            }
+            wish.attached = true;
+        }
+        Some(plan)
+    }
+
+    /// The offer was made; `mids` are the names of the sections that it adds, in the plan's order.
+    pub fn sent(&mut self, plan: OfferPlan, mids: Vec<String>) {
+        let added = mids.into_iter().zip(plan.add).map(|(mid, (track, kind))| (mid, track, kind));
+        let carry = plan.reuse.into_iter().chain(added).collect();
+        self.in_flight = Some(InFlight { id: plan.id, release: plan.release, carry });
+    }
+
+    /// The client took an offer. `None` for an answer to another one than the last.
+    pub fn handle_answer(&mut self, now: Instant, id: u32) -> Option<AnswerOutcome> {
+        let InFlight { release, carry, .. } = self.in_flight.take_if(|offer| offer.id == id)?;
+        for section in self.sections.iter_mut().filter(|section| release.contains(&section.mid)) {
+            section.usage = Use::Free;
+        }
+        let mut outcome = AnswerOutcome { attached: Vec::new(), idle: release };
+        for (mid, track, kind) in carry {
+            // It may have ended while the offer was under way.
+            let wish = self.wishes.iter().find(|wish| wish.track == track);
+            let usage = if wish.is_some() { Use::Carries(track) } else { Use::Released };
+            match self.sections.iter_mut().find(|section| section.mid == mid) {
+                Some(section) => section.usage = usage,
+                None => self.sections.push(Section { mid: mid.clone(), kind, usage }),
+            }
+            if let Some(wish) = wish {
+                outcome.attached.push((mid, track, wish.paused));
+            }
+        }
+        self.schedule(now);
+        Some(outcome)
+    }
+
+    /// The offer that this answer is to, if it is the one that is waited for. Clients that number no answers send 0.
+    pub fn awaited(&self, id: u32) -> Option<u32> {
+        self.in_flight.as_ref().map(|offer| offer.id).filter(|awaited| id == *awaited || id == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sfu::slots::Slots;
+
+    const AUDIO: MediaKind = MediaKind::Audio;
+    const VIDEO: MediaKind = MediaKind::Video;
+
+    struct Story {
+        now: Instant,
+        offers: Offers,
+        tracks: Slots<crate::sfu::track::Track>,
+        mids: u32,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let now = Instant::now();
+            let mut story = Self { now, offers: Offers::new(now), tracks: Slots::default(), mids: 0 };
+            let first = story.offer().expect("the data channels");
+            assert_eq!((first.id, first.add.len()), (1, 0));
+            assert_eq!(story.offers.handle_answer(story.now, 1), Some(AnswerOutcome::default()));
+            story
+        }
+
+        fn track(&mut self, kind: MediaKind) -> TrackKey {
+            let owner = crate::sfu::participant::ParticipantKey::dangling();
+            self.tracks.insert(crate::sfu::track::Track::new("TR".into(), owner, kind))
+        }
+
+        /// The offer that is due, made with sections m1, m2, …
+        fn offer(&mut self) -> Option<OfferPlan> {
+            self.now += OFFER_DELAY;
+            let plan = self.offers.handle_timeout(self.now)?;
+            let mids = plan.add.iter().map(|_| {
+                self.mids += 1;
+                format!("m{}", self.mids)
+            });
+            let mids = mids.collect();
+            self.offers.sent(plan.clone(), mids);
+            Some(plan)
+        }
+
+        fn answer(&mut self, id: u32) -> AnswerOutcome {
+            self.offers.handle_answer(self.now, id).expect("it is the last offer")
+        }
+    }
+
+    #[test]
+    fn tracks_that_come_together_go_into_one_offer_and_flow_from_its_answer_on() {
+        let mut story = Story::new();
+        let (voice, face) = (story.track(AUDIO), story.track(VIDEO));
+        assert!(story.offers.wish(story.now, voice, AUDIO));
+        assert!(!story.offers.wish(story.now, voice, AUDIO), "it is wished for already");
+        story.offers.wish(story.now, face, VIDEO);
+        story.offers.pause(face, true);
+        let plan = story.offer().unwrap();
+        assert_eq!(plan.add, [(voice, AUDIO), (face, VIDEO)]);
+        assert_eq!(story.offers.carried("m1"), None);
+        let outcome = story.answer(plan.id);
+        assert_eq!(outcome.attached, [("m1".into(), voice, false), ("m2".into(), face, true)]);
+        assert_eq!(story.offers.carried("m1"), Some(voice));
+        assert_eq!(story.offer(), None);
+    }
+
+    #[test]
+    fn one_offer_at_a_time_and_only_its_own_answer_counts() {
+        let mut story = Story::new();
+        let (one, two) = (story.track(AUDIO), story.track(AUDIO));
+        story.offers.wish(story.now, one, AUDIO);
+        let first = story.offer().unwrap();
+        story.offers.wish(story.now, two, AUDIO);
+        assert_eq!(story.offer(), None);
+        assert_eq!(story.offers.handle_answer(story.now, first.id - 1), None);
+        assert_eq!((story.offers.awaited(first.id), story.offers.awaited(0)), (Some(first.id), Some(first.id)));
+        assert_eq!(story.offers.awaited(first.id - 1), None);
+        story.answer(first.id);
+        assert_eq!(story.offer().unwrap().add, [(two, AUDIO)]);
+    }
+
+    #[test]
+    fn a_section_is_inactive_once_before_it_carries_another_track() {
+        let mut story = Story::new();
+        let (one, two) = (story.track(AUDIO), story.track(AUDIO));
+        story.offers.wish(story.now, one, AUDIO);
+        let plan = story.offer().unwrap();
+        story.answer(plan.id);
+        story.offers.unwish(story.now, one);
+        let plan = story.offer().unwrap();
+        assert_eq!((plan.release.as_slice(), plan.reuse.len()), (["m1".to_owned()].as_slice(), 0));
+        assert_eq!(story.answer(plan.id).idle, ["m1"]);
+        story.offers.wish(story.now, two, AUDIO);
+        let plan = story.offer().unwrap();
+        assert_eq!((plan.reuse.as_slice(), plan.add.len()), ([("m1".to_owned(), two, AUDIO)].as_slice(), 0));
+        assert_eq!(story.answer(plan.id).attached, [("m1".into(), two, false)]);
+    }
+
+    #[test]
+    fn a_track_that_ends_while_it_is_offered_is_taken_back_in_the_next_offer() {
+        let mut story = Story::new();
+        let one = story.track(VIDEO);
+        story.offers.wish(story.now, one, VIDEO);
+        let plan = story.offer().unwrap();
+        story.offers.unwish(story.now, one);
+        assert!(story.answer(plan.id).attached.is_empty());
+        assert_eq!(story.offer().unwrap().release, ["m1"]);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_is_offered_anew_what_was_under_way() {
+        let mut story = Story::new();
+        let one = story.track(VIDEO);
+        story.offers.wish(story.now, one, VIDEO);
+        let lost = story.offer().unwrap();
+        story.offers.restart(story.now);
+        let again = story.offer().unwrap();
+        assert!(again.ice_restart && again.add == [(one, VIDEO)] && again.id > lost.id);
+        assert_eq!(story.offers.handle_answer(story.now, lost.id), None);
+        assert_eq!(story.answer(again.id).attached.len(), 1);
+    }
+
+    #[test]
+    fn what_a_client_may_receive_is_bounded() {
+        let mut story = Story::new();
+        for _ in 0..300 {
+            let track = story.track(AUDIO);
+            story.offers.wish(story.now, track, AUDIO);
+        }
+        assert_eq!(story.offer().unwrap().add.len(), WISHES_MAX);
+    }
+}
