@@ -8,6 +8,7 @@
 mod api;
 mod clock;
 mod demux;
+mod downlinks;
 mod forwarder;
 mod injector;
 mod media;

@@ -9,7 +9,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MediaKind, PendingTrack, sdp::OfferedSection, track::TrackKey};
+use super::{
+    MediaKind, PendingTrack,
+    downlinks::{Downlinks, Section, Use, Wish},
+    sdp::OfferedSection,
+    track::TrackKey,
+};
 use crate::id::TrackSid;
 
 /// Several tracks often come at once (microphone and camera): one request for sections serves all that come within.
@@ -21,35 +26,8 @@ const REQUIREMENT_INTERVAL: Duration = Duration::from_millis(150);
 const MATCH_BY_KIND_AFTER: Duration = Duration::from_millis(300);
 /// Announced tracks that wait for their section; LiveKit's servers allow as many.
 const PENDING_TRACKS_MAX: usize = 20;
-/// Tracks that one client may receive.
-const WISHES_MAX: usize = 256;
 /// Sections of one peer connection; offers with more are refused.
 pub const SECTIONS_MAX: usize = 256;
-
-/// What a section on which the client receives is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    Free,
-    Carries(TrackKey),
-    /// Its track ended; the client has yet to learn it.
-    Released,
-}
-
-struct Section {
-    mid: String,
-    kind: MediaKind,
-    usage: Use,
-    /// Whether the last offer let us send on it.
-    receives: bool,
-}
-
-/// A track that this client is to receive.
-struct Wish {
-    track: TrackKey,
-    kind: MediaKind,
-    paused: bool,
-    attached: bool,
-}
 
 /// A section on which the client sends.
 struct Uplink {
@@ -102,8 +80,7 @@ pub struct TimeoutOutcome {
 
 #[derive(Default)]
 pub struct Negotiation {
-    sections: Vec<Section>,
-    wishes: Vec<Wish>,
+    down: Downlinks,
     uplinks: Vec<Uplink>,
     pending: Vec<Announced>,
     offered: bool,
@@ -125,7 +102,7 @@ impl Negotiation {
                 self.offer_uplink(now, section, kind, &mut outcome);
             }
         }
-        let idle = self.sections.iter().filter(|section| !matches!(section.usage, Use::Carries(_)));
+        let idle = self.down.sections.iter().filter(|section| !matches!(section.usage, Use::Carries(_)));
         outcome.idle = idle.map(|section| section.mid.clone()).collect();
         outcome.published = self.match_by_id();
         self.update_requirement(now);
@@ -133,20 +110,20 @@ impl Negotiation {
     }
 
     fn offer_downlink(&mut self, offer: &OfferedSection, kind: MediaKind, outcome: &mut OfferOutcome) {
-        let at = match self.sections.iter().position(|section| section.mid == offer.mid) {
+        let at = match self.down.sections.iter().position(|section| section.mid == offer.mid) {
             Some(at) => at,
             None if !offer.receives => return,
             None => {
-                self.sections.push(Section { mid: offer.mid.clone(), kind, usage: Use::Free, receives: true });
-                self.sections.len() - 1
+                self.down.sections.push(Section { mid: offer.mid.clone(), kind, usage: Use::Free, receives: true });
+                self.down.sections.len() - 1
             }
         };
-        let section = &mut self.sections[at];
+        let section = &mut self.down.sections[at];
         section.receives = offer.receives;
         match section.usage {
             Use::Carries(track) if !offer.receives => {
                 section.usage = Use::Free;
-                if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
+                if let Some(wish) = self.down.wishes.iter_mut().find(|wish| wish.track == track) {
                     wish.attached = false;
                     outcome.detached.push(track);
                 }
@@ -154,7 +131,7 @@ impl Negotiation {
             Use::Carries(_) => {}
             Use::Released => section.usage = Use::Free,
             Use::Free if offer.receives => {
-                let waiting = self.wishes.iter_mut().find(|wish| !wish.attached && wish.kind == section.kind);
+                let waiting = self.down.wishes.iter_mut().find(|wish| !wish.attached && wish.kind == section.kind);
                 if let Some(wish) = waiting {
                     wish.attached = true;
                     section.usage = Use::Carries(wish.track);
@@ -271,60 +248,49 @@ impl Negotiation {
 
     /// The client is to receive this track. False where it is already, or may have no more.
     pub fn wish(&mut self, now: Instant, track: TrackKey, kind: MediaKind) -> bool {
-        if self.wishes.len() >= WISHES_MAX || self.wishes.iter().any(|wish| wish.track == track) {
-            return false;
-        }
-        self.wishes.push(Wish { track, kind, paused: false, attached: false });
+        let new = self.down.wish(track, kind);
         self.update_requirement(now);
-        true
+        new
     }
 
     /// The client is not to receive this track any more.
     pub fn unwish(&mut self, now: Instant, track: TrackKey) {
-        self.wishes.retain(|wish| wish.track != track);
-        for section in self.sections.iter_mut().filter(|section| section.usage == Use::Carries(track)) {
-            section.usage = Use::Released;
-        }
+        self.down.unwish(track);
         self.update_requirement(now);
     }
 
     pub fn pause(&mut self, track: TrackKey, paused: bool) {
-        if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
-            wish.paused = paused;
-        }
+        self.down.pause(track, paused);
     }
 
     /// The track that a section carries to the client.
     pub fn carried(&self, mid: &str) -> Option<TrackKey> {
-        self.sections.iter().find(|section| section.mid == mid).and_then(|section| match section.usage {
-            Use::Carries(track) => Some(track),
-            _ => None,
-        })
+        self.down.carried(mid)
     }
 
     /// How many sections lack for the wishes: `[audio, video]`.
     fn lacking(&self) -> [u32; 2] {
         let mut lacking = [0u32; 2];
-        for wish in self.wishes.iter().filter(|wish| !wish.attached) {
+        for wish in self.down.wishes.iter().filter(|wish| !wish.attached) {
             lacking[wish.kind.index()] += 1;
         }
-        for section in self.sections.iter().filter(|section| section.receives && section.usage == Use::Free) {
+        for section in self.down.sections.iter().filter(|section| section.receives && section.usage == Use::Free) {
             let lacking = &mut lacking[section.kind.index()];
             *lacking = lacking.saturating_sub(1);
         }
-        if self.sections.len() + (lacking[0] + lacking[1]) as usize > SECTIONS_MAX {
+        if self.down.sections.len() + (lacking[0] + lacking[1]) as usize > SECTIONS_MAX {
             return [0; 2];
         }
         lacking
     }
 
     fn must_negotiate(&self) -> bool {
-        let released = self.sections.iter().any(|section| section.usage == Use::Released);
+        let released = self.down.sections.iter().any(|section| section.usage == Use::Released);
         let fillable = |wish: &Wish| {
             let free = |section: &Section| section.receives && section.usage == Use::Free && section.kind == wish.kind;
-            self.lacking()[wish.kind.index()] > 0 || self.sections.iter().any(free)
+            self.lacking()[wish.kind.index()] > 0 || self.down.sections.iter().any(free)
         };
-        released || self.wishes.iter().any(|wish| !wish.attached && fillable(wish))
+        released || self.down.wishes.iter().any(|wish| !wish.attached && fillable(wish))
     }
 
     fn update_requirement(&mut self, now: Instant) {

@@ -8,36 +8,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MediaKind, track::TrackKey};
+use super::{
+    MediaKind,
+    downlinks::{Downlinks, Section, Use},
+    track::TrackKey,
+};
 
 /// Several tracks often come at once: one offer serves all that come within.
 const OFFER_DELAY: Duration = Duration::from_millis(10);
-/// Tracks that one client may receive, and sections of its connection.
-const WISHES_MAX: usize = 256;
+/// Sections of one connection.
 const SECTIONS_MAX: usize = 256;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    /// Answered inactive: may carry another track.
-    Free,
-    Carries(TrackKey),
-    /// Its track ended; the client has yet to learn it.
-    Released,
-}
-
-struct Section {
-    mid: String,
-    kind: MediaKind,
-    usage: Use,
-}
-
-/// A track that this client is to receive.
-struct Wish {
-    track: TrackKey,
-    kind: MediaKind,
-    paused: bool,
-    attached: bool,
-}
 
 /// What an offer is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +49,7 @@ pub struct AnswerOutcome {
 }
 
 pub struct Offers {
-    sections: Vec<Section>,
-    wishes: Vec<Wish>,
+    down: Downlinks,
     in_flight: Option<InFlight>,
     offers_made: u32,
     ice_restart: bool,
@@ -81,8 +60,7 @@ impl Offers {
     /// The first offer is due at once: it brings the data channels, whether there are tracks or not.
     pub fn new(now: Instant) -> Self {
         Self {
-            sections: Vec::new(),
-            wishes: Vec::new(),
+            down: Downlinks::default(),
             in_flight: None,
             offers_made: 0,
             ice_restart: false,
@@ -92,35 +70,24 @@ impl Offers {
 
     /// The client is to receive this track. False where it is already, or may have no more.
     pub fn wish(&mut self, now: Instant, track: TrackKey, kind: MediaKind) -> bool {
-        if self.wishes.len() >= WISHES_MAX || self.wishes.iter().any(|wish| wish.track == track) {
-            return false;
-        }
-        self.wishes.push(Wish { track, kind, paused: false, attached: false });
+        let new = self.down.wish(track, kind);
         self.schedule(now);
-        true
+        new
     }
 
     /// The client is not to receive this track any more.
     pub fn unwish(&mut self, now: Instant, track: TrackKey) {
-        self.wishes.retain(|wish| wish.track != track);
-        for section in self.sections.iter_mut().filter(|section| section.usage == Use::Carries(track)) {
-            section.usage = Use::Released;
-        }
+        self.down.unwish(track);
         self.schedule(now);
     }
 
     pub fn pause(&mut self, track: TrackKey, paused: bool) {
-        if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
-            wish.paused = paused;
-        }
+        self.down.pause(track, paused);
     }
 
     /// The track that a section carries to the client.
     pub fn carried(&self, mid: &str) -> Option<TrackKey> {
-        self.sections.iter().find(|section| section.mid == mid).and_then(|section| match section.usage {
-            Use::Carries(track) => Some(track),
-            _ => None,
-        })
+        self.down.carried(mid)
     }
 
     /// The client came back on another socket: an answer that was under way is lost, and its addresses may be others.
@@ -135,14 +102,14 @@ impl Offers {
     }
 
     fn detach(&mut self, track: TrackKey) {
-        for wish in self.wishes.iter_mut().filter(|wish| wish.track == track) {
+        for wish in self.down.wishes.iter_mut().filter(|wish| wish.track == track) {
             wish.attached = false;
         }
     }
 
     fn schedule(&mut self, now: Instant) {
-        let waiting = self.wishes.iter().any(|wish| !wish.attached);
-        let released = self.sections.iter().any(|section| section.usage == Use::Released);
+        let waiting = self.down.wishes.iter().any(|wish| !wish.attached);
+        let released = self.down.sections.iter().any(|section| section.usage == Use::Released);
         if (waiting || released || self.ice_restart) && self.offer_at.is_none() {
             self.offer_at = Some(now + OFFER_DELAY);
         }
@@ -165,15 +132,15 @@ impl Offers {
             add: Vec::new(),
         };
         let mut free: Vec<(&str, MediaKind)> = Vec::new();
-        for section in &self.sections {
+        for section in &self.down.sections {
             match section.usage {
                 Use::Released => plan.release.push(section.mid.clone()),
                 Use::Free => free.push((&section.mid, section.kind)),
                 Use::Carries(_) => {}
             }
         }
-        let mut room = SECTIONS_MAX.saturating_sub(self.sections.len());
-        for wish in self.wishes.iter_mut().filter(|wish| !wish.attached) {
+        let mut room = SECTIONS_MAX.saturating_sub(self.down.sections.len());
+        for wish in self.down.wishes.iter_mut().filter(|wish| !wish.attached) {
             if let Some(at) = free.iter().position(|(_, kind)| *kind == wish.kind) {
                 plan.reuse.push((free.swap_remove(at).0.to_owned(), wish.track, wish.kind));
             } else if room > 0 {
@@ -197,17 +164,17 @@ impl Offers {
     /// The client took an offer. `None` for an answer to another one than the last.
     pub fn handle_answer(&mut self, now: Instant, id: u32) -> Option<AnswerOutcome> {
         let InFlight { release, carry, .. } = self.in_flight.take_if(|offer| offer.id == id)?;
-        for section in self.sections.iter_mut().filter(|section| release.contains(&section.mid)) {
+        for section in self.down.sections.iter_mut().filter(|section| release.contains(&section.mid)) {
             section.usage = Use::Free;
         }
         let mut outcome = AnswerOutcome { attached: Vec::new(), idle: release };
         for (mid, track, kind) in carry {
             // It may have ended while the offer was under way.
-            let wish = self.wishes.iter().find(|wish| wish.track == track);
+            let wish = self.down.wishes.iter().find(|wish| wish.track == track);
             let usage = if wish.is_some() { Use::Carries(track) } else { Use::Released };
-            match self.sections.iter_mut().find(|section| section.mid == mid) {
+            match self.down.sections.iter_mut().find(|section| section.mid == mid) {
                 Some(section) => section.usage = usage,
-                None => self.sections.push(Section { mid: mid.clone(), kind, usage }),
+                None => self.down.sections.push(Section { mid: mid.clone(), kind, usage, receives: true }),
             }
             if let Some(wish) = wish {
                 outcome.attached.push((mid, track, wish.paused));
@@ -351,6 +318,6 @@ mod tests {
             let track = story.track(AUDIO);
             story.offers.wish(story.now, track, AUDIO);
         }
-        assert_eq!(story.offer().unwrap().add.len(), WISHES_MAX);
+        assert_eq!(story.offer().unwrap().add.len(), SECTIONS_MAX);
     }
 }

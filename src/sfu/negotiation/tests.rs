@@ -1,6 +1,7 @@
 //! Stories of one client's sections, told by offers, wishes and time.
 
 use super::*;
+use crate::sfu::downlinks::WISHES_MAX;
 use crate::sfu::slots::Slots;
 
 fn ms(ms: u64) -> Duration {

@@ -1,13 +1,14 @@
 // A whole interview in a browser whose microphone is a spoken WAV: the words come from the audio, both ways.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, describe } from 'node:test';
 import { launch, openPage } from '../lib/browser.mjs';
 import { interviewerPlayed, inOrder, said, storedTranscript } from '../lib/interview.mjs';
-import { serve } from '../lib/server.mjs';
+import { SECRET, serve } from '../lib/server.mjs';
 import { hearPhrases, plain, seconds, speak } from '../lib/speech.mjs';
 import { steps } from '../lib/steps.mjs';
 import { ANSWERS, INTERVIEWER, QUESTIONS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
-import { transcriber } from '../lib/transcriber.mjs';
+import { API_KEY, transcriber } from '../lib/transcriber.mjs';
 import { captions, practice, question, transcriptOpens } from '../lib/visit.mjs';
 import { until } from '../lib/wait.mjs';
 
@@ -121,6 +122,19 @@ describe('an interview by voice', () => {
     assert.ok(metrics.get('viva_tap_packets_total') > 500);
     assert.equal(metrics.get('viva_turns_total{act="probe"}'), 1);
     assert.equal(metrics.get('viva_interviews_total{result="completed"}'), 1);
+  });
+
+  step('neither the log nor the metrics hold names, words, identities or secrets', async () => {
+    const written = [readFileSync(server.log, 'utf8'), await (await fetch(`${server.base}/metrics`)).text()];
+    const invite = new URL(server.base + call.invitePath).searchParams.get('invite');
+    const secrets = ['Ada', call.identity, call.token, invite, SECRET, API_KEY, ...answers, QUESTIONS.project];
+    for (const text of written) {
+      assert.ok(text.length > 1000);
+      for (const secret of secrets) {
+        const words = new RegExp(`\\b${secret.replace(/[^\w ]/g, '\\$&')}`, 'i');
+        assert.doesNotMatch(text, words);
+      }
+    }
   });
 
   step('the page had no errors', () => assert.deepEqual(page.faults, []));

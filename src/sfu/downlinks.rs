@@ -1,0 +1,72 @@
+//! What one client is to receive, and which sections of its connection carry it; whoever it is that offers.
+
+use super::{MediaKind, track::TrackKey};
+
+/// Tracks that one client may receive.
+pub const WISHES_MAX: usize = 256;
+
+/// What a section on which the client receives is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// May carry a track.
+    Free,
+    Carries(TrackKey),
+    /// Its track ended; the client has yet to learn it.
+    Released,
+}
+
+pub struct Section {
+    pub mid: String,
+    pub kind: MediaKind,
+    pub usage: Use,
+    /// Whether the client takes anything on it.
+    pub receives: bool,
+}
+
+/// A track that this client is to receive.
+pub struct Wish {
+    pub track: TrackKey,
+    pub kind: MediaKind,
+    pub paused: bool,
+    /// A section carries it, or has been offered for it.
+    pub attached: bool,
+}
+
+#[derive(Default)]
+pub struct Downlinks {
+    pub sections: Vec<Section>,
+    pub wishes: Vec<Wish>,
+}
+
+impl Downlinks {
+    /// The client is to receive this track. False where it is already, or may have no more.
+    pub fn wish(&mut self, track: TrackKey, kind: MediaKind) -> bool {
+        if self.wishes.len() >= WISHES_MAX || self.wishes.iter().any(|wish| wish.track == track) {
+            return false;
+        }
+        self.wishes.push(Wish { track, kind, paused: false, attached: false });
+        true
+    }
+
+    /// The client is not to receive this track any more.
+    pub fn unwish(&mut self, track: TrackKey) {
+        self.wishes.retain(|wish| wish.track != track);
+        for section in self.sections.iter_mut().filter(|section| section.usage == Use::Carries(track)) {
+            section.usage = Use::Released;
+        }
+    }
+
+    pub fn pause(&mut self, track: TrackKey, paused: bool) {
+        if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
+            wish.paused = paused;
+        }
+    }
+
+    /// The track that a section carries to the client.
+    pub fn carried(&self, mid: &str) -> Option<TrackKey> {
+        self.sections.iter().find(|section| section.mid == mid).and_then(|section| match section.usage {
+            Use::Carries(track) => Some(track),
+            _ => None,
+        })
+    }
+}
