@@ -126,8 +126,15 @@ describe('two people and the interviewer', () => {
     const person = arrivals(await arrived(grace, await audioOf(grace, adasCall.identity)));
     const voice = arrivals(await arrived(grace, await audioOf(grace, 'viva-interviewer')));
     writeFileSync(join(output('e2e'), 'two-people-arrivals.json'), JSON.stringify({ person, voice, replies }));
-    const starts = burstStarts(voice).slice(-replies.length);
-    assert.equal(starts.length, replies.length);
+    // Each reply began where the server says, counted from the greeting; a busy machine may cut holes into one.
+    const begun = burstStarts(voice);
+    const since = (turn) => turn.at_ms + turn.times.first_packet_us / 1000;
+    const starts = replies.map((reply) => {
+      const expected = begun[0] + since(reply) - since(turns[0]);
+      const nearest = [...begun].sort((a, b) => Math.abs(a - expected) - Math.abs(b - expected))[0];
+      assert.ok(Math.abs(nearest - expected) < 400, `a reply begins ${(nearest - expected).toFixed(0)} ms from where it should`);
+      return nearest;
+    });
     const rows = starts.map((start, i) => {
       const end = lastAudibleBefore(person, start);
       const late = Math.max(lateness(person, end), lateness(voice, start));

@@ -53,22 +53,25 @@ async function received() {
 }
 
 describe('the browser SDK in both of its forms', () => {
-  let server, browser;
+  let server;
+  const browsers = [];
   const pages = {};
   const forms = { ada: false, grace: true, edsger: false };
   const step = steps('browser-sdk', () => ({ server, ...pages }));
 
   before(async () => {
     server = await serve('browser-sdk');
-    browser = await launch({ colour: COLOURS.ada });
     for (const name of Object.keys(forms)) {
+      // A browser each: where pages of one open its fake camera anew at once, it gives none of them a picture any more.
+      const browser = await launch({ colour: COLOURS.ada });
+      browsers.push(browser);
       pages[name] = await openPage(browser, { microphone: 'plain' });
       await pages[name].goto(server.base);
       await pages[name].addScriptTag({ path: SDK });
     }
   });
   after(async () => {
-    await browser?.close();
+    for (const browser of browsers) await browser.close();
     await server?.stop();
   });
 
