@@ -10,6 +10,7 @@ mod layers;
 pub mod listener;
 mod ops;
 mod page;
+mod twirp;
 
 use std::{sync::Arc, time::Duration};
 
@@ -75,6 +76,7 @@ pub fn app(app: App, signalling: Router) -> Router {
         .method_not_allowed_fallback(wrong_method);
     let mut router = Router::new()
         .merge(rest)
+        .merge(twirp::router())
         .route("/livez", get(ops::livez))
         .route("/readyz", get(readyz))
         .fallback(page::serve)

@@ -10,7 +10,7 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use proto::{DataPacket, data_packet::Value, participant_info};
 
-use super::{Now, agent::AgentEvent, participant::Participant, room::Room};
+use super::{Now, admin::CALLER, agent::AgentEvent, participant::Participant, room::Room};
 use crate::{
     id::{Identity, ParticipantSid},
     sfu::{Command, DataChannel},
@@ -83,7 +83,20 @@ impl Room {
             return;
         }
         stamp(&mut packet, sender, channel);
+        let identity = sender.identity.clone();
+        if packet.destination_identities.iter().any(|to| to == CALLER) && self.take_answer(&identity, &packet) {
+            return;
+        }
         self.route(now, from, channel, packet);
+    }
+
+    /// A packet that is no participant's. It has no sequence number: who resumes does not get it twice, nor later.
+    pub(super) fn data_from_server(&mut self, now: Now, channel: DataChannel, packet: DataPacket) -> Result<(), ()> {
+        if packet.encoded_len() > PACKET_BYTES_MAX || packet.destination_identities.len() > DESTINATIONS_MAX {
+            return Err(());
+        }
+        self.route(now, &ParticipantSid::from(""), channel, packet);
+        Ok(())
     }
 
     /// A packet of a participant that lives in the server.

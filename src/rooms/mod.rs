@@ -3,6 +3,7 @@
 //! A room is one task that owns its state; [`RoomHandle`] is its mailbox. Rooms speak LiveKit's data model
 //! (`livekit_protocol`), and are the only holders of worker handles.
 
+mod admin;
 mod agent;
 mod agents;
 mod data;
@@ -29,6 +30,7 @@ use std::{
 };
 
 pub use crate::sfu::Connections;
+pub use admin::{AdminError, ParticipantChange, RoomOptions, RpcOutcome};
 pub use agent::{AgentEvent, AgentHandle, AgentOptions, AgentParticipant, Person};
 use dashmap::{DashMap, mapref::entry::Entry};
 pub use link::{LinkSender, SignalLink, ToPeer};
@@ -219,6 +221,12 @@ impl Rooms {
         self.inner.by_name.get(name).map(|room| room.clone()).filter(|room| !room.mailbox.is_closed())
     }
 
+    /// Every room that is open.
+    pub fn list(&self) -> Vec<RoomHandle> {
+        let open = |room: &RoomHandle| !room.mailbox.is_closed();
+        self.inner.by_name.iter().map(|entry| entry.value().clone()).filter(open).collect()
+    }
+
     /// Rooms open now.
     pub fn count(&self) -> usize {
         self.inner.open.load(Ordering::Relaxed)
@@ -355,6 +363,77 @@ impl RoomHandle {
     /// Whether this person's microphone may be tapped; not allowed until said. Returns after the media worker was told.
     pub async fn allow_tap(&self, identity: &Identity, allowed: bool) -> Result<(), RoomError> {
         self.ask(|reply| Mail::AllowTap { identity: identity.clone(), allowed, reply }).await
+    }
+
+    /// Applies what differs from the server's configuration here; returns what the room is then.
+    pub async fn set_options(&self, options: RoomOptions) -> Result<proto::Room, AdminError> {
+        self.with(move |room, _| room.set_options(options).map(|()| room.info())).await?
+    }
+
+    pub async fn info(&self) -> Result<proto::Room, AdminError> {
+        Ok(self.with(|room, _| room.info()).await?)
+    }
+
+    pub async fn participants(&self) -> Result<Vec<proto::ParticipantInfo>, AdminError> {
+        Ok(self.with(|room, _| room.list()).await?)
+    }
+
+    pub async fn participant(&self, identity: Identity) -> Result<proto::ParticipantInfo, AdminError> {
+        self.with(move |room, _| room.find(&identity).map(|p| p.info())).await?
+    }
+
+    /// Takes a participant out.
+    pub async fn expel(&self, identity: Identity) -> Result<(), AdminError> {
+        self.with(move |room, now| room.expel(now, &identity)).await?
+    }
+
+    pub async fn force_mute(
+        &self,
+        identity: Identity,
+        track: String,
+        muted: bool,
+    ) -> Result<proto::TrackInfo, AdminError> {
+        self.with(move |room, _| room.force_mute(&identity, &track, muted)).await?
+    }
+
+    pub async fn update_participant(
+        &self,
+        identity: Identity,
+        change: ParticipantChange,
+    ) -> Result<proto::ParticipantInfo, AdminError> {
+        self.with(move |room, now| room.update_participant(now, &identity, change)).await?
+    }
+
+    pub async fn update_subscriptions(
+        &self,
+        identity: Identity,
+        update: proto::UpdateSubscription,
+    ) -> Result<(), AdminError> {
+        self.with(move |room, _| room.update_subscriptions(&identity, &update)).await?
+    }
+
+    /// Sends a data packet that is nobody's.
+    pub async fn send_data(&self, request: proto::SendDataRequest) -> Result<(), AdminError> {
+        self.with(move |room, now| room.send_user_data(now, request)).await?
+    }
+
+    /// Calls a method of a participant and waits for the answer, for as long as the request says.
+    pub async fn call(&self, request: proto::PerformRpcRequest) -> Result<RpcOutcome, AdminError> {
+        let request = Box::new(request);
+        self.ask(|reply| Mail::Call { request, reply }).await?
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Room, Now) -> T + Send + 'static,
+    ) -> Result<T, RoomError> {
+        self.ask(|reply| {
+            Mail::With(Box::new(move |room, now| {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(work(room, now));
+            }))
+        })
+        .await
     }
 
     /// Ends the room: everybody is told to leave.

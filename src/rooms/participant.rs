@@ -161,6 +161,13 @@ impl Participant {
         self.media == MediaState::None
     }
 
+    /// Whether its token lets it publish from this source.
+    pub fn may_publish(&self, source: i32) -> bool {
+        let sources = &self.grants.can_publish_sources;
+        let listed = || sources.iter().filter_map(|s| source_of(s)).any(|s| s as i32 == source);
+        self.grants.can_publish() && (sources.is_empty() || listed())
+    }
+
     pub fn is_active(&self) -> bool {
         self.state == participant_info::State::Active
     }

@@ -9,7 +9,7 @@ use proto::{
 use super::{
     Now,
     agent::AgentEvent,
-    participant::{Participant, Track, source_of},
+    participant::{Participant, Track},
     room::Room,
 };
 use crate::{
@@ -159,10 +159,7 @@ fn kind_of(track_type: i32) -> MediaKind {
 
 /// Why this track may not be published, if so.
 fn refusal(p: &Participant, request: &AddTrackRequest) -> Option<Reason> {
-    let sources = &p.grants.can_publish_sources;
-    let source_allowed =
-        sources.is_empty() || sources.iter().filter_map(|s| source_of(s)).any(|s| s as i32 == request.source);
-    if !p.grants.can_publish() || !source_allowed {
+    if !p.may_publish(request.source) {
         return Some(Reason::NotAllowed);
     }
     let known_type = [TrackType::Audio as i32, TrackType::Video as i32].contains(&request.r#type);

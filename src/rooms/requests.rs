@@ -56,7 +56,7 @@ impl MetadataChange {
         }
     }
 
-    fn fits(&self, p: &Participant) -> bool {
+    pub fn fits(&self, p: &Participant) -> bool {
         let kept = p.attributes.iter().filter(|(key, _)| !self.attributes.contains_key(*key));
         let bytes: usize = kept.chain(&self.attributes).map(|(key, value)| key.len() + value.len()).sum();
         self.name.len() <= NAME_BYTES_MAX && self.metadata.len() <= METADATA_BYTES_MAX && bytes <= ATTRIBUTES_BYTES_MAX

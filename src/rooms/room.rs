@@ -1,8 +1,8 @@
 //! A room as a pure state machine: who is in it, what they publish, who may hear it. No I/O, no clock, no task.
 //!
 //! Inputs are `join`, `resume`, `handle_*` and `allow_tap`; then drain `poll_output` and wait until `poll_timeout`.
-//! Its parts are in `requests` (what clients ask), `publish`, `subscribe`, `data`, `events` (what the media worker
-//! says), `speaking`, `agents` and `taps`.
+//! Its parts are in `requests` (what clients ask), `admin` (what services ask), `publish`, `subscribe`, `data`,
+//! `events` (what the media worker says), `speaking`, `agents` and `taps`.
 //!
 //! Invariants: nobody learns of a hidden participant; a track is announced to a client before media or SDP of it
 //! goes there; the media worker is told of a subscription only where both sides permit it.
@@ -20,7 +20,8 @@ use proto::{
 };
 
 use super::{
-    AgentEvent, Config, LinkId, Now, Person, RoomError, ToPeer,
+    AgentEvent, Config, LinkId, Now, Person, RoomError, RpcOutcome, ToPeer,
+    admin::Call,
     data::Replay,
     participant::{DropOnResume, MediaState, Participant},
     requests::{self, MetadataChange},
@@ -67,6 +68,11 @@ pub(super) enum Output {
         agent: ParticipantSid,
         event: AgentEvent,
     },
+    /// A call that [`Room::call`] made is over.
+    RpcDone {
+        id: String,
+        outcome: RpcOutcome,
+    },
     CloseAgent(ParticipantSid),
 }
 
@@ -74,6 +80,7 @@ pub(super) struct Room {
     pub(super) config: Config,
     pub(super) name: RoomName,
     pub(super) sid: RoomSid,
+    pub(super) metadata: String,
     created: Now,
     /// In order of joining.
     pub(super) participants: Vec<Participant>,
@@ -81,6 +88,8 @@ pub(super) struct Room {
     pub(super) taps: HashMap<TrackSid, Tap>,
     pub(super) taps_made: u64,
     pub(super) replay: Replay,
+    /// Calls of services to participants, by id.
+    pub(super) calls: HashMap<String, Call>,
     left: VecDeque<ParticipantInfo>,
     /// Since when nobody is in it, and for how long that may last.
     empty: Option<(Instant, Duration)>,
@@ -97,12 +106,14 @@ impl Room {
             config,
             name,
             sid,
+            metadata: String::new(),
             created: now,
             participants: Vec::new(),
             taps_allowed: HashSet::new(),
             taps: HashMap::new(),
             taps_made: 0,
             replay: Replay::default(),
+            calls: HashMap::new(),
             left: VecDeque::new(),
             empty: Some((now.at, empty_timeout)),
             closed: false,
@@ -115,6 +126,13 @@ impl Room {
         self.out.pop_front()
     }
 
+    /// A room in which nobody is yet waits for as long as its options say.
+    pub(super) fn reset_empty_timeout(&mut self) {
+        if let Some((_, patience)) = &mut self.empty {
+            *patience = Duration::from_secs(self.config.empty_timeout_secs);
+        }
+    }
+
     /// Whether the room is over: nothing comes out of it any more.
     pub fn is_closed(&self) -> bool {
         self.closed
@@ -123,7 +141,8 @@ impl Room {
     /// When [`Room::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let empty = self.empty.map(|(since, patience)| since + patience);
-        self.participants.iter().flat_map(|p| self.deadlines(p)).chain(empty).min()
+        let calls = self.calls.values().map(|call| call.deadline);
+        self.participants.iter().flat_map(|p| self.deadlines(p)).chain(empty).chain(calls).min()
     }
 
     fn deadlines(&self, p: &Participant) -> impl Iterator<Item = Instant> {
@@ -145,6 +164,7 @@ impl Room {
         if self.empty.is_some_and(|(since, patience)| now.at >= since + patience) {
             return self.close(now, DisconnectReason::RoomClosed, Action::Disconnect);
         }
+        self.end_late_calls(now);
         let sids: Vec<_> = self.participants.iter().map(|p| p.sid.clone()).collect();
         for sid in sids {
             self.handle_media_timeout(now, &sid);
@@ -339,6 +359,7 @@ impl Room {
         let Some(index) = self.participants.iter().position(|p| p.sid == *sid) else { return };
         self.close_taps(|tap, _| tap.speaker == *sid || tap.agent == *sid);
         let mut gone = self.participants.remove(index);
+        self.end_calls_to(&gone.identity);
         if let Some(link) = gone.link.take() {
             match leave {
                 Some(action) => self.send_leave(link, reason, action),
@@ -411,7 +432,7 @@ impl Room {
         self.tell(sid, Response::Join(response));
     }
 
-    fn info(&self) -> proto::Room {
+    pub fn info(&self) -> proto::Room {
         let seen = || self.participants.iter().filter(|p| !p.hidden());
         proto::Room {
             sid: self.sid.as_str().to_owned(),
@@ -421,6 +442,7 @@ impl Room {
             max_participants: u32::try_from(self.config.max_participants_per_room).unwrap_or(u32::MAX),
             creation_time: self.created.unix_ms / 1000,
             creation_time_ms: self.created.unix_ms,
+            metadata: self.metadata.clone(),
             enabled_codecs: Vec::new(),
             num_participants: seen().count() as u32,
             num_publishers: seen().filter(|p| p.live_tracks().next().is_some()).count() as u32,
@@ -428,7 +450,7 @@ impl Room {
         }
     }
 
-    fn refresh_token(&mut self, now: Now, sid: &ParticipantSid) {
+    pub(super) fn refresh_token(&mut self, now: Now, sid: &ParticipantSid) {
         let Some(p) = self.get_mut(sid) else { return };
         p.refresh_at = None;
         let (Some(link), Some(claims)) = (p.link, p.refreshed_claims()) else { return };
@@ -463,7 +485,7 @@ impl Room {
         }
     }
 
-    fn tell_room_update(&mut self, except: Option<&ParticipantSid>) {
+    pub(super) fn tell_room_update(&mut self, except: Option<&ParticipantSid>) {
         let update = Response::RoomUpdate(proto::RoomUpdate { room: Some(self.info()) });
         self.tell_all(except, update);
     }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    LinkId, Now, RoomError, ToPeer,
+    AdminError, LinkId, Now, RoomError, RpcOutcome, ToPeer,
     agent::{AgentEvent, AgentOptions, AgentParticipant, InjectedVoice},
     room::{Output, Room},
 };
@@ -40,6 +40,9 @@ const LINK_CAPACITY: usize = 512;
 /// Events waiting for an agent. At most 50 a second of reports besides what people do; where it is full data packets
 /// are dropped, and an agent that misses anything else is taken out.
 const AGENT_CAPACITY: usize = 1024;
+
+/// Work on a room, in its task.
+pub(super) type Work = Box<dyn FnOnce(&mut Room, Now) + Send>;
 
 /// What a room's task is told.
 pub(super) enum Mail {
@@ -81,6 +84,13 @@ pub(super) enum Mail {
         allowed: bool,
         reply: oneshot::Sender<()>,
     },
+    /// Anything that is answered at once.
+    With(Work),
+    /// Calls a method of a participant.
+    Call {
+        request: Box<proto::PerformRpcRequest>,
+        reply: oneshot::Sender<Result<RpcOutcome, AdminError>>,
+    },
     Close {
         reason: DisconnectReason,
         action: Action,
@@ -106,6 +116,8 @@ pub(super) struct RoomTask {
     links: HashMap<LinkId, mpsc::Sender<ToPeer>>,
     agents: HashMap<ParticipantSid, mpsc::Sender<AgentEvent>>,
     links_made: u64,
+    /// Who waits for the answers to calls, by their ids.
+    calls: HashMap<String, oneshot::Sender<Result<RpcOutcome, AdminError>>>,
     /// Answered once everything that the mail caused has gone out.
     replies: Vec<oneshot::Sender<()>>,
 }
@@ -128,6 +140,7 @@ impl RoomTask {
             links: HashMap::new(),
             agents: HashMap::new(),
             links_made: 0,
+            calls: HashMap::new(),
             replies: Vec::new(),
         }
     }
@@ -175,6 +188,14 @@ impl RoomTask {
             Mail::AllowTap { identity, allowed, reply } => {
                 self.room.allow_tap(&identity, allowed);
                 self.replies.push(reply);
+            }
+            Mail::With(work) => work(&mut self.room, now),
+            Mail::Call { request, reply } => {
+                let id = ulid::Ulid::new().to_string();
+                match self.room.call(now, &id, *request) {
+                    Ok(()) => _ = self.calls.insert(id, reply),
+                    Err(error) => _ = reply.send(Err(error)),
+                }
             }
             Mail::Close { reason, action, reply } => {
                 self.room.close(now, reason, action);
@@ -246,6 +267,12 @@ impl RoomTask {
                     }
                 }
                 Output::Agent { agent, event } => self.tell(&agent, event),
+                Output::RpcDone { id, outcome } => {
+                    if let Some(reply) = self.calls.remove(&id) {
+                        // Whoever asked may have stopped waiting.
+                        let _ = reply.send(Ok(outcome));
+                    }
+                }
                 Output::CloseAgent(agent) => drop(self.agents.remove(&agent)),
             }
         }

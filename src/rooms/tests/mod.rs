@@ -1,5 +1,6 @@
 //! Stories of a room: what its people notice, in virtual time.
 
+mod admin;
 mod agents;
 mod data;
 mod media;

@@ -3,9 +3,10 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe } from 'node:test';
+import { RoomServiceClient, TrackSource } from 'livekit-server-sdk';
 import { COLOURS, launch, openPage } from '../lib/browser.mjs';
 import { ROOT } from '../lib/paths.mjs';
-import { serve, viva } from '../lib/server.mjs';
+import { KEY, SECRET, serve, viva } from '../lib/server.mjs';
 import { steps } from '../lib/steps.mjs';
 import { until } from '../lib/wait.mjs';
 
@@ -148,6 +149,49 @@ describe('the browser SDK in both of its forms', () => {
         [...window.seen.room.remoteParticipants.get('grace').trackPublications.values()].every((p) => !p.isSubscribed)));
     await change(true);
     await reaches('ada', ['grace']);
+  });
+
+  step('a service in Node sees them, mutes one, and changes what another may do', async () => {
+    const service = new RoomServiceClient(server.base, KEY, SECRET);
+    const [room] = await service.listRooms(['lab']);
+    assert.deepEqual([room.name, room.numParticipants], ['lab', 3]);
+    const found = await service.listParticipants('lab');
+    assert.deepEqual(found.map((p) => p.identity).sort(), Object.keys(forms).sort());
+    const microphone = found.find((p) => p.identity === 'grace').tracks.find((t) => t.source === TrackSource.MICROPHONE);
+    await service.mutePublishedTrack('lab', 'grace', microphone.sid, true);
+    const muted = (name, of) =>
+      until(`${name} to see that grace is mute`, () =>
+        pages[name].evaluate((who) => {
+          const { room } = window.seen;
+          const p = room.localParticipant.identity === who ? room.localParticipant : room.remoteParticipants.get(who);
+          return !p.isMicrophoneEnabled;
+        }, of));
+    await muted('grace', 'grace');
+    await muted('ada', 'grace');
+    await pages.grace.evaluate(() => window.seen.room.localParticipant.setMicrophoneEnabled(true));
+    await reaches('ada', ['grace']);
+
+    await service.updateParticipant('lab', 'edsger', {
+      metadata: 'on the bench',
+      permission: { canPublish: false, canSubscribe: true, canPublishData: true },
+    });
+    await until('edsger’s tracks to be gone', () =>
+      pages.ada.evaluate(() => window.seen.room.remoteParticipants.get('edsger').trackPublications.size === 0));
+    assert.deepEqual(
+      await pages.edsger.evaluate(() => {
+        const { metadata, permissions } = window.seen.room.localParticipant;
+        return [metadata, permissions.canPublish];
+      }),
+      ['on the bench', false],
+    );
+    await service.updateParticipant('lab', 'edsger', {
+      permission: { canPublish: true, canSubscribe: true, canPublishData: true },
+    });
+    await until('edsger to know', () => pages.edsger.evaluate(() => window.seen.room.localParticipant.permissions.canPublish));
+    await publish('edsger');
+    await reaches('ada', ['edsger']);
+    await reaches('grace', ['edsger']);
+    await assert.rejects(service.getParticipant('lab', 'nobody'), (error) => error.code === 'not_found');
   });
 
   for (const scenario of ['signal-reconnect', 'resume-reconnect', 'full-reconnect', 'disconnect-signal-on-resume', 'migration']) {
