@@ -40,7 +40,7 @@ impl Room {
                 // One that was never up keeps the time that it has for the first attempt.
                 if p.media == MediaState::Up {
                     p.media = MediaState::Lost { since: now.at, nudged: false };
-                    self.tell_quality(sid, ConnectionQuality::Good);
+                    self.tell_quality(sid);
                 }
             }
             EventKind::Closed { reason } => {
@@ -107,22 +107,39 @@ impl Room {
             self.metrics.join_duration.with_label_values(&["livekit"]).observe(took.as_secs_f64());
             self.announce(sid, true);
             self.tell_speakers_to(sid);
+            self.tell_qualities_to(sid);
             let active = sid.clone();
             self.tell_agents(|_| Some(AgentEvent::Active { sid: active.clone() }));
         }
-        self.tell_quality(sid, ConnectionQuality::Excellent);
+        self.tell_quality(sid);
     }
 
     /// How good this participant's connection is. Never LOST: a browser that hears that of itself starts anew.
-    fn tell_quality(&mut self, sid: &ParticipantSid, quality: ConnectionQuality) {
-        let score = if quality == ConnectionQuality::Excellent { SCORE_EXCELLENT } else { SCORE_GOOD };
-        let update =
-            proto::ConnectionQualityInfo { participant_sid: sid.as_str().to_owned(), quality: quality as i32, score };
+    fn tell_quality(&mut self, sid: &ParticipantSid) {
+        let Some(p) = self.get(sid) else { return };
+        let Some(update) = quality(p) else { return };
+        let hidden = p.hidden();
         let message = Response::ConnectionQuality(proto::ConnectionQualityUpdate { updates: vec![update] });
-        if self.get(sid).is_none_or(Participant::hidden) {
-            self.tell(sid, message);
-        } else {
-            self.tell_all(None, message);
+        if hidden { self.tell(sid, message) } else { self.tell_all(None, message) }
+    }
+
+    /// How good everybody else's is, for a client that is new here, or was away.
+    pub(super) fn tell_qualities_to(&mut self, sid: &ParticipantSid) {
+        let others = self.participants.iter().filter(|p| p.sid != *sid && !p.hidden());
+        let updates: Vec<_> = others.filter_map(quality).collect();
+        if !updates.is_empty() {
+            self.tell(sid, Response::ConnectionQuality(proto::ConnectionQualityUpdate { updates }));
         }
     }
+}
+
+/// `None` for who has no connection, or none yet.
+fn quality(p: &Participant) -> Option<proto::ConnectionQualityInfo> {
+    let (quality, score) = match p.media {
+        MediaState::Up => (ConnectionQuality::Excellent, SCORE_EXCELLENT),
+        MediaState::Lost { .. } => (ConnectionQuality::Good, SCORE_GOOD),
+        MediaState::New | MediaState::Closed { .. } | MediaState::None => return None,
+    };
+    let participant_sid = p.sid.as_str().to_owned();
+    Some(proto::ConnectionQualityInfo { participant_sid, quality: quality as i32, score })
 }

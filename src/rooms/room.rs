@@ -296,6 +296,7 @@ impl Room {
         self.send_everyone(&sid);
         self.tell_room_update_to(&sid);
         self.tell_speakers_to(&sid);
+        self.tell_qualities_to(&sid);
         self.refresh_token(now, &sid);
         if let Some(state) = request.sync_state {
             self.sync_state(now, &sid, state);

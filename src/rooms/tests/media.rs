@@ -278,7 +278,7 @@ fn speakers_are_told_as_they_change_and_those_who_go_on_stay_named() {
 }
 
 #[test]
-fn who_comes_or_comes_back_is_told_who_speaks() {
+fn who_comes_or_comes_back_is_told_who_speaks_and_how_well_others_are_connected() {
     let mut story = Story::new();
     let (ada, bob) = (story.enter("ada"), story.enter("bob"));
     story.event(&ada, EventKind::Speaker { level: 0.5, active: true });
@@ -290,6 +290,18 @@ fn who_comes_or_comes_back_is_told_who_speaks() {
     for client in [&cleo, &bob] {
         assert_eq!(told_speakers(&seen, client), [vec![(ada.sid.clone(), true)]]);
     }
+    let qualities = |client: &Client| -> Vec<Vec<ParticipantSid>> {
+        let of = |u: &proto::ConnectionQualityUpdate| {
+            u.updates.iter().map(|u| u.participant_sid.as_str().into()).collect::<Vec<_>>()
+        };
+        let told = seen.to(client).into_iter().filter_map(|m| match m {
+            Response::ConnectionQuality(update) => Some(of(update)),
+            _ => None,
+        });
+        told.collect()
+    };
+    assert_eq!(qualities(&cleo), [vec![ada.sid.clone(), bob.sid.clone()], vec![cleo.sid.clone()]]);
+    assert_eq!(qualities(&bob), [vec![ada.sid.clone(), cleo.sid.clone()]]);
     // Who left does not speak any more.
     story.ask(&ada, Ask::Leave(proto::LeaveRequest::default()));
     story.look();

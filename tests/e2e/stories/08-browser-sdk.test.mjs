@@ -1,6 +1,7 @@
 // LiveKit's own browser SDK, unmodified, in both of its forms: one peer connection and two. Three people in a room see and
 // hear each other, whatever happens to their connections.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe } from 'node:test';
 import { RoomServiceClient, TrackSource } from 'livekit-server-sdk';
@@ -12,11 +13,26 @@ import { until } from '../lib/wait.mjs';
 
 const SDK = join(ROOT, 'web/node_modules/livekit-client/dist/livekit-client.umd.js');
 
-/** Runs in the page: joins, publishes, and keeps what arrives where the story can read it. */
-async function enter({ url, token, single }) {
-  const { Room, RoomEvent } = window.LivekitClient;
-  const room = new Room({ singlePeerConnection: single, reconnectPolicy: { nextRetryDelayInMs: () => 200 } });
-  const seen = (window.seen = { room, events: [], texts: [] });
+const E2EE_WORKER = join(ROOT, 'web/node_modules/livekit-client/dist/livekit-client.e2ee.worker.js');
+
+/** Runs in the page: joins, and keeps what arrives where the story can read it. `key`: of end-to-end encryption. */
+async function enter({ url, token, single, key, worker }) {
+  const { ExternalE2EEKeyProvider, Room, RoomEvent } = window.LivekitClient;
+  await window.seen?.room.disconnect();
+  let e2ee;
+  if (key) {
+    const keyProvider = new ExternalE2EEKeyProvider();
+    await keyProvider.setKey(key);
+    e2ee = { keyProvider, worker: new Worker(URL.createObjectURL(new Blob([worker], { type: 'text/javascript' }))) };
+  }
+  const room = new Room({ singlePeerConnection: single, reconnectPolicy: { nextRetryDelayInMs: () => 200 }, e2ee });
+  if (e2ee) await room.setE2EEEnabled(true);
+  const seen = (window.seen = { room, events: [], texts: [], chats: [], files: [] });
+  room.on(RoomEvent.ChatMessage, (message, who) => seen.chats.push([who?.identity, message.message]));
+  room.registerByteStreamHandler('files', async (reader, { identity }) => {
+    const bytes = (await reader.readAll()).reduce((sum, chunk) => sum + chunk.reduce((a, b) => a + b, 0), 0);
+    seen.files.push([identity, reader.info.name, bytes]);
+  });
   for (const name of ['Reconnecting', 'SignalReconnecting', 'Reconnected', 'Disconnected']) {
     room.on(RoomEvent[name], () => seen.events.push(name));
   }
@@ -76,11 +92,11 @@ describe('the browser SDK in both of its forms', () => {
     await server?.stop();
   });
 
-  const join = async (name) => {
-    const minted = await viva(['token', '--config', server.file, '--identity', name, '--room', 'lab']);
+  const join = async (name, { room = 'lab', ...more } = {}) => {
+    const minted = await viva(['token', '--config', server.file, '--identity', name, '--room', room]);
     assert.equal(minted.code, 0, minted.text);
     const token = minted.text.trim().split('\n').at(-1);
-    return pages[name].evaluate(enter, { url: server.base.replace('http', 'ws'), token, single: forms[name] });
+    return pages[name].evaluate(enter, { url: server.base.replace('http', 'ws'), token, single: forms[name], ...more });
   };
   const publish = (name) =>
     pages[name].evaluate(async () => {
@@ -117,6 +133,49 @@ describe('the browser SDK in both of its forms', () => {
     for (const name of ['ada', 'edsger']) {
       await until(`the note to ${name}`, () => pages[name].evaluate(() => window.seen.texts.some((t) => t.length === 30_000)));
     }
+  });
+
+  step('chat, files and what people say of themselves reach everybody', async () => {
+    await pages.ada.evaluate(async () => {
+      const { localParticipant } = window.seen.room;
+      await localParticipant.sendChatMessage('good morning');
+      await localParticipant.sendFile(new File([new Uint8Array(100_000).fill(1)], 'cv.txt'), { topic: 'files' });
+      await localParticipant.setAttributes({ mood: 'calm' });
+      await localParticipant.setName('Countess');
+    });
+    for (const name of ['grace', 'edsger']) {
+      const seen = () =>
+        pages[name].evaluate(() => {
+          const { chats, files, room } = window.seen;
+          const ada = room.remoteParticipants.get('ada');
+          return [...chats.flat(), ...files.flat(), ada.attributes.mood, ada.name, ada.connectionQuality];
+        });
+      const all = ['ada', 'good morning', 'ada', 'cv.txt', 100_000, 'calm', 'Countess', 'excellent'];
+      await until(`all of it to reach ${name}`, async () => {
+        assert.deepEqual(await seen(), all);
+        return true;
+      });
+    }
+  });
+
+  step('a screen is shared beside the camera, and taken back', async () => {
+    await pages.grace.evaluate(async () => {
+      const canvas = Object.assign(document.createElement('canvas'), { width: 1280, height: 720 });
+      const paint = canvas.getContext('2d');
+      setInterval(() => paint.fillRect(Math.random() * 1000, Math.random() * 600, 50, 50), 50);
+      const [track] = canvas.captureStream(15).getVideoTracks();
+      window.seen.screen = track;
+      await window.seen.room.localParticipant.publishTrack(track, { source: 'screen_share', simulcast: false });
+    });
+    const shared = (name) =>
+      pages[name].evaluate(() => {
+        const publication = window.seen.room.remoteParticipants.get('grace').getTrackPublication('screen_share');
+        return publication?.track?.attachedElements[0]?.videoWidth;
+      });
+    for (const name of ['ada', 'edsger']) await until(`the screen at ${name}`, async () => (await shared(name)) === 1280);
+    await pages.grace.evaluate(() => window.seen.room.localParticipant.unpublishTrack(window.seen.screen));
+    await until('the screen to go', async () => (await shared('ada')) === undefined);
+    await reaches('ada', ['grace']);
   });
 
   step('tracks go and come again, and take the places of those that went', async () => {
@@ -213,5 +272,19 @@ describe('the browser SDK in both of its forms', () => {
       await until(`${name} to be back`, () => page.evaluate(() => window.seen.events.includes('Reconnected')));
     }
     await allReach();
+  });
+
+  step('encrypted from end to end, only who has the key sees and hears', async () => {
+    const worker = readFileSync(E2EE_WORKER, 'utf8');
+    for (const [name, key] of [['ada', 'the key'], ['grace', 'the key'], ['edsger', 'another']]) {
+      await join(name, { room: 'secret', key, worker });
+      await publish(name);
+    }
+    await reaches('ada', ['grace']);
+    await reaches('grace', ['ada']);
+    // It is sent to who has another key as well: the server cannot tell. Nothing of it can be decoded.
+    await reaches('edsger', ['ada', 'grace'], ['audio']);
+    const got = await pages.edsger.evaluate(received);
+    assert.deepEqual([got.ada.width, got.grace.width], [0, 0]);
   });
 });
