@@ -277,12 +277,20 @@ impl ApiKeys {
         self.mint_at(claims, ttl, unix_now())
     }
 
-    fn mint_at(&self, mut claims: Claims, ttl: Duration, now: u64) -> Result<String, AuthError> {
+    /// As [`ApiKeys::mint`], with the key of this name, if one is named.
+    pub fn mint_by(&self, key: Option<&str>, claims: Claims, ttl: Duration) -> Result<String, AuthError> {
+        match key {
+            None => self.mint(claims, ttl),
+            Some(key) => {
+                let secret = self.keys.get(key).ok_or(AuthError::UnknownKey)?;
+                issue(key, secret, claims, ttl, unix_now())
+            }
+        }
+    }
+
+    fn mint_at(&self, claims: Claims, ttl: Duration, now: u64) -> Result<String, AuthError> {
         let (key, secret) = self.keys.first_key_value().ok_or(AuthError::NoKeys)?;
-        claims.iss = key.clone();
-        claims.nbf = now;
-        claims.exp = now.saturating_add(ttl.as_secs());
-        sign(&claims, secret)
+        issue(key, secret, claims, ttl, now)
     }
 
     /// A token with the same claims by the same key, good until the old one's end but at least for [`REFRESH_TTL`].
@@ -351,6 +359,13 @@ pub fn bearer(header: &str) -> Option<&str> {
 
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn issue(key: &str, secret: &Secret, mut claims: Claims, ttl: Duration, now: u64) -> Result<String, AuthError> {
+    claims.iss = key.to_owned();
+    claims.nbf = now;
+    claims.exp = now.saturating_add(ttl.as_secs());
+    sign(&claims, secret)
 }
 
 fn sign(claims: &Claims, secret: &Secret) -> Result<String, AuthError> {

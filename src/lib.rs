@@ -29,4 +29,5 @@ pub mod signalling;
 pub mod speech;
 pub mod store;
 pub mod telemetry;
+pub mod webhooks;
 pub mod worker;

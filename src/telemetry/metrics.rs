@@ -101,6 +101,10 @@ metrics! {
     interviews: IntCounterVec("interviews_total", "Interviews ended, by reason", ["result"]);
     consents: IntCounterVec("consents_total", "Consent decisions by purpose and decision (granted, declined)", ["purpose", "decision"]);
 
+    // Webhooks
+    webhooks: IntCounterVec("webhooks_total", "Events for the integrator's servers, once for each address, by result: delivered, given up after the last attempt or refused (failed), or pushed out of a full queue (dropped)", ["event", "result"]);
+    webhooks_waiting: IntGauge("webhooks_waiting", "Events that are waiting for their delivery or under way, over all addresses");
+
     // Server
     store_query_duration: HistogramVec("store_query_duration_seconds", "Database operations", ["operation"], in REQUEST_BUCKETS);
     http_request_duration: HistogramVec("http_request_duration_seconds", "HTTP requests by route pattern", ["route", "method", "status"], in REQUEST_BUCKETS);
