@@ -75,7 +75,11 @@ id!(
     /// An interview, a ULID.
     InterviewId
 );
-printable!(RoomName, RoomSid, ParticipantSid, TrackSid, InterviewId);
+id!(
+    /// What was told to webhooks once, `EV_…`: the same in every attempt.
+    HookId
+);
+printable!(RoomName, RoomSid, ParticipantSid, TrackSid, InterviewId, HookId);
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,5 +116,12 @@ impl TrackSid {
 impl InterviewId {
     pub fn random() -> Self {
         ulid::Ulid::new().to_string().into()
+    }
+}
+
+impl HookId {
+    /// In order of time, and unlike any other for as long as an integrator may keep it.
+    pub fn random() -> Self {
+        format!("EV_{}", ulid::Ulid::new()).into()
     }
 }

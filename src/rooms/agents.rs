@@ -52,6 +52,7 @@ impl Room {
         self.media(Command::PublishInjected { room, participant, track: track.clone() });
         self.announce(&sid, false);
         self.sync_track(&sid, &track);
+        self.hook_joined(&sid);
         self.introduce(&sid);
         self.sync_taps();
         Ok((sid, track))

@@ -108,6 +108,7 @@ impl Room {
             self.announce(sid, true);
             self.tell_speakers_to(sid);
             self.tell_qualities_to(sid);
+            self.hook_joined(sid);
             let active = sid.clone();
             self.tell_agents(|_| Some(AgentEvent::Active { sid: active.clone() }));
         }

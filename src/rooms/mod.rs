@@ -8,6 +8,7 @@ mod agent;
 mod agents;
 mod data;
 mod events;
+mod hooks;
 mod link;
 mod participant;
 mod publish;
@@ -33,6 +34,7 @@ pub use crate::sfu::Connections;
 pub use admin::{AdminError, ParticipantChange, RoomOptions, RpcOutcome};
 pub use agent::{AgentEvent, AgentHandle, AgentOptions, AgentParticipant, Person};
 use dashmap::{DashMap, mapref::entry::Entry};
+pub use hooks::HookSender;
 pub use link::{LinkSender, SignalLink, ToPeer};
 use livekit_protocol as proto;
 use proto::{DisconnectReason, leave_request::Action};
@@ -145,6 +147,8 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     /// Sockets whose last messages may still be on the way.
     sockets: TaskTracker,
+    /// Who is told what happens in rooms, if anybody is.
+    hooks: Option<HookSender>,
     metrics: Arc<Metrics>,
 }
 
@@ -177,6 +181,16 @@ impl Rooms {
         workers: Vec<(WorkerHandle, mpsc::Receiver<sfu::Event>)>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        Self::with_hooks(config, workers, None, metrics)
+    }
+
+    /// As [`Rooms::new`]; what happens in rooms is told to `hooks`, which never holds a room up.
+    pub fn with_hooks(
+        config: Config,
+        workers: Vec<(WorkerHandle, mpsc::Receiver<sfu::Event>)>,
+        hooks: Option<HookSender>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let (handles, events): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
         let workers = handles.into_iter().map(|worker| Placement { worker, load: Arc::default() }).collect();
         let inner = Arc::new(Inner {
@@ -188,6 +202,7 @@ impl Rooms {
             draining: AtomicBool::new(false),
             runtime: tokio::runtime::Handle::current(),
             sockets: TaskTracker::new(),
+            hooks,
             metrics,
         });
         for events in events {
@@ -260,7 +275,8 @@ impl Rooms {
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
         let now = Now { at: tokio::time::Instant::now().into_std(), unix_ms };
         let room = Room::new(name.clone(), handle.sid.clone(), inner.config.clone(), inner.metrics.clone(), now);
-        let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), place.worker.clone(), place.load.clone());
+        let (worker, load) = (place.worker.clone(), place.load.clone());
+        let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), worker, load, inner.hooks.clone());
         let (sid, rooms) = (handle.sid.clone(), self.inner.clone());
         let name = name.clone();
         inner.runtime.spawn(async move {

@@ -87,6 +87,9 @@ impl Room {
         }
         self.announce(sid, false);
         self.sync_track(sid, track);
+        if first {
+            self.hook_published(sid, track);
+        }
         if silent {
             let (sid, track) = (sid.clone(), track.clone());
             self.tell_agents(|_| Some(AgentEvent::Muted { sid: sid.clone(), track: track.clone(), muted: true }));
@@ -104,6 +107,7 @@ impl Room {
             self.forget_track(track);
             self.count_track(ended.kind, -1);
             self.announce(sid, true);
+            self.hook_unpublished(sid, &ended);
         }
     }
 

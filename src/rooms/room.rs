@@ -2,7 +2,7 @@
 //!
 //! Inputs are `join`, `resume`, `handle_*` and `allow_tap`; then drain `poll_output` and wait until `poll_timeout`.
 //! Its parts are in `requests` (what clients ask), `admin` (what services ask), `publish`, `subscribe`, `data`,
-//! `events` (what the media worker says), `speaking`, `agents` and `taps`.
+//! `events` (what the media worker says), `speaking`, `agents`, `taps` and `hooks`.
 //!
 //! Invariants: nobody learns of a hidden participant; a track is announced to a client before media or SDP of it
 //! goes there; the media worker is told of a subscription only where both sides permit it.
@@ -74,6 +74,8 @@ pub(super) enum Output {
         outcome: RpcOutcome,
     },
     CloseAgent(ParticipantSid),
+    /// For webhooks; the task adds id and time.
+    Hook(Box<proto::WebhookEvent>),
 }
 
 pub(super) struct Room {
@@ -102,7 +104,7 @@ impl Room {
     pub fn new(name: RoomName, sid: RoomSid, config: Config, metrics: Arc<Metrics>, now: Now) -> Self {
         let empty_timeout = Duration::from_secs(config.empty_timeout_secs);
         metrics.rooms.inc();
-        Self {
+        let mut room = Self {
             config,
             name,
             sid,
@@ -119,7 +121,9 @@ impl Room {
             closed: false,
             out: VecDeque::new(),
             metrics,
-        }
+        };
+        room.hook_started();
+        room
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -373,6 +377,7 @@ impl Room {
         }
         self.media(Command::Leave { room: self.sid.clone(), participant: sid.clone() });
         self.metrics.participants.with_label_values(&[gone.kind_label()]).dec();
+        self.hook_left(&gone, reason);
         if !gone.hidden() {
             let info = gone.farewell(reason);
             if self.left.len() == LEFT_KEPT {
@@ -406,6 +411,7 @@ impl Room {
             self.remove(now, &sid, reason, Some(action));
         }
         self.closed = true;
+        self.hook_finished(reason);
         self.metrics.rooms.dec();
     }
 

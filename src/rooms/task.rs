@@ -22,11 +22,12 @@ use tokio::{
 use super::{
     AdminError, LinkId, Now, RoomError, RpcOutcome, ToPeer,
     agent::{AgentEvent, AgentOptions, AgentParticipant, InjectedVoice},
+    hooks::HookSender,
     room::{Output, Room},
 };
 use crate::{
     auth::Claims,
-    id::{Identity, ParticipantSid},
+    id::{HookId, Identity, ParticipantSid},
     sfu::{Connections, EventKind},
     worker::WorkerHandle,
 };
@@ -115,6 +116,7 @@ pub(super) struct RoomTask {
     counted: usize,
     links: HashMap<LinkId, mpsc::Sender<ToPeer>>,
     agents: HashMap<ParticipantSid, mpsc::Sender<AgentEvent>>,
+    hooks: Option<HookSender>,
     links_made: u64,
     /// Who waits for the answers to calls, by their ids.
     calls: HashMap<String, oneshot::Sender<Result<RpcOutcome, AdminError>>>,
@@ -129,6 +131,7 @@ impl RoomTask {
         sender: mpsc::WeakSender<Mail>,
         worker: WorkerHandle,
         load: Arc<AtomicUsize>,
+        hooks: Option<HookSender>,
     ) -> Self {
         Self {
             room,
@@ -139,6 +142,7 @@ impl RoomTask {
             counted: 0,
             links: HashMap::new(),
             agents: HashMap::new(),
+            hooks,
             links_made: 0,
             calls: HashMap::new(),
             replies: Vec::new(),
@@ -146,6 +150,8 @@ impl RoomTask {
     }
 
     pub async fn run(mut self) {
+        // That it is open.
+        self.flush().await;
         while !self.room.is_closed() {
             let timer = self.room.poll_timeout().map(Instant::from_std);
             tokio::select! {
@@ -274,6 +280,7 @@ impl RoomTask {
                     }
                 }
                 Output::CloseAgent(agent) => drop(self.agents.remove(&agent)),
+                Output::Hook(event) => self.tell_hooks(event),
             }
         }
         let load = if self.room.is_closed() { 0 } else { 1 + self.room.participants_count() };
@@ -311,6 +318,18 @@ impl RoomTask {
             }
         }
     }
+
+    /// Never waits: where webhooks are behind, this event is not told.
+    fn tell_hooks(&self, mut event: Box<proto::WebhookEvent>) {
+        let Some(hooks) = &self.hooks else { return };
+        event.id = HookId::random().as_str().to_owned();
+        event.created_at = now().unix_ms / 1000;
+        if let Err(mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event)) =
+            hooks.try_send(event)
+        {
+            self.room.metrics.webhooks.with_label_values(&[event.event.as_str(), "dropped"]).inc();
+        }
+    }
 }
 
 /// Tokio's clock, so that tests can turn it.
@@ -335,7 +354,7 @@ mod tests {
         let (sender, mailbox) = mpsc::channel(1);
         let name = RoomName::from("room");
         let room = Room::new(name.clone(), RoomSid::random(), Config::default(), Arc::new(Metrics::new()), now());
-        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default());
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), None);
         let claims = Claims::new(&"ada".into(), Grants::participant(&name));
         let (reply, answer) = oneshot::channel();
         drop(answer);
@@ -347,5 +366,21 @@ mod tests {
         });
         task.flush().await;
         assert_eq!((task.links.len(), task.room.participants_count()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn webhooks_that_are_behind_hold_no_room_up() {
+        let (worker, _told) = WorkerHandle::detached();
+        let (sender, mailbox) = mpsc::channel(1);
+        let (hooks, mut told) = mpsc::channel(1);
+        let metrics = Arc::new(Metrics::new());
+        let room = Room::new("room".into(), RoomSid::random(), Config::default(), metrics.clone(), now());
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), Some(hooks));
+        task.room.close(now(), DisconnectReason::RoomClosed, Action::Disconnect);
+        task.flush().await;
+        let event = told.try_recv().expect("the first event has a place");
+        assert!(event.event == "room_started" && event.id.starts_with("EV_") && event.created_at > 0, "{event:?}");
+        assert!(told.try_recv().is_err());
+        assert_eq!(metrics.webhooks.with_label_values(&["room_finished", "dropped"]).get(), 1);
     }
 }
