@@ -29,6 +29,7 @@ use crate::{
     speech::{self, listener::ListenerConfig, tts::TtsProvider},
     store::Store,
     telemetry::{self, Metrics},
+    webhooks::Webhooks,
     worker,
 };
 
@@ -63,6 +64,8 @@ struct Server {
     config: Config,
     rooms: Rooms,
     interviews: Interviews,
+    /// Absent where nobody wants to be told.
+    webhooks: Option<Webhooks>,
     store: Store,
     readiness: Readiness,
     stop: CancellationToken,
@@ -90,7 +93,10 @@ impl Server {
         let store = Store::open(&config.store, metrics.clone()).await.map_err(fault)?;
         let (providers, lines) = providers(&config, talk, &metrics)?;
         let voice = if providers.tts.name().starts_with("piper") { "piper" } else { "espeak-ng" };
-        let rooms = Rooms::new(config.rooms.clone(), workers, metrics.clone());
+        let keys = Arc::new(ApiKeys::new(config.auth.keys.clone()));
+        let webhooks = webhooks(&config, &keys, &metrics)?;
+        let hooks = webhooks.as_ref().map(Webhooks::events);
+        let rooms = Rooms::with_hooks(config.rooms.clone(), workers, hooks, metrics.clone());
         let interviews = {
             // Whatever the interviewer spawns runs apart from HTTP and rooms.
             let _talk = talk.enter();
@@ -104,7 +110,6 @@ impl Server {
             )
             .map_err(Failure::from)?
         };
-        let keys = Arc::new(ApiKeys::new(config.auth.keys.clone()));
         let app = App {
             interviews: interviews.clone(),
             rooms: rooms.clone(),
@@ -138,11 +143,11 @@ impl Server {
         }
         readiness.set_ready();
         banner::print(&config, dev, address, &lines);
-        Ok(Self { config, rooms, interviews, store, readiness, stop, listeners })
+        Ok(Self { config, rooms, interviews, webhooks, store, readiness, stop, listeners })
     }
 
     /// Waits for the signal, then drains: nothing new is let in, the last words are stored, clients are told to come
-    /// back, and what is left has the grace time to end. A second signal ends the waiting.
+    /// back, webhooks are told of it, and what is left has the grace time to end. A second signal ends the waiting.
     async fn run(mut self, mut signals: Signals) {
         let name = signals.recv().await;
         let grace = Duration::from_secs(self.config.server.shutdown_grace_secs);
@@ -152,7 +157,14 @@ impl Server {
             self.interviews.shutdown().await;
             self.rooms.shutdown().await;
             self.stop.cancel();
-            while self.listeners.join_next().await.is_some() {}
+            let listeners = async { while self.listeners.join_next().await.is_some() {} };
+            // What rooms had to tell is on its way when they are closed.
+            let webhooks = async {
+                if let Some(webhooks) = &mut self.webhooks {
+                    webhooks.shutdown().await;
+                }
+            };
+            tokio::join!(listeners, webhooks);
         });
         tokio::select! {
             done = drained => if done.is_err() {
@@ -161,9 +173,21 @@ impl Server {
             name = signals.recv() => tracing::warn!(signal = name, "not waiting any longer"),
         }
         self.stop.cancel();
+        let untold = self.webhooks.as_ref().map_or(0, Webhooks::waiting);
+        if untold > 0 {
+            tracing::warn!(untold, "the server stops before these webhooks were delivered");
+        }
         let _ = timeout(LAST_CONNECTIONS, self.store.close()).await;
         tracing::info!("stopped");
     }
+}
+
+/// What tells the integrator's servers, where there are any.
+fn webhooks(config: &Config, keys: &Arc<ApiKeys>, metrics: &Arc<Metrics>) -> Result<Option<Webhooks>, Failure> {
+    if config.webhooks.urls.is_empty() {
+        return Ok(None);
+    }
+    Webhooks::start(&config.webhooks, keys.clone(), metrics.clone()).map(Some).map_err(Failure::Fault)
 }
 
 /// What hears, speaks and thinks, and how to say so.

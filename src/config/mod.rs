@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::layers::Layers;
 pub use self::layers::{Origins, Problem};
-use crate::{auth, interview, models, rooms, speech, store, worker};
+use crate::{auth, interview, models, rooms, speech, store, webhooks, worker};
 
 /// Read where no `--config` is given, if it is there.
 pub const DEFAULT_FILE: &str = "config/server.yaml";
@@ -29,6 +29,7 @@ pub struct Config {
     pub rtc: worker::Config,
     pub rooms: rooms::Config,
     pub auth: auth::Config,
+    pub webhooks: webhooks::Config,
     pub speech: speech::Config,
     pub models: ModelsConfig,
     pub interview: interview::Config,
@@ -132,6 +133,15 @@ const TAP_PACKETS_MAX: usize = 15_000;
 /// Most threads or requests of recognition at once.
 const THREADS_MAX: usize = 1024;
 
+/// Most addresses of webhooks; each has its own queue.
+const WEBHOOK_URLS_MAX: usize = 16;
+/// Longest time of one attempt of a webhook, ms. A room's later events wait for it.
+const WEBHOOK_TIMEOUT_MS_MAX: u64 = 60_000;
+/// Most attempts at one webhook: with this, the last comes some eight minutes after the first.
+const WEBHOOK_ATTEMPTS_MAX: u32 = 20;
+/// Most events that may wait for one address.
+const WEBHOOK_QUEUE_MAX: usize = 100_000;
+
 /// What `--dev` sets, unless the environment or a flag says otherwise.
 const DEV: &[(&str, &str)] = &[("auth.keys", "{devkey: secret}"), ("interview.public_practice", "true")];
 
@@ -170,6 +180,7 @@ impl Config {
     fn broken_rules(&self, origins: &Origins) -> Vec<Problem> {
         let mut rules = Rules { origins, problems: Vec::new() };
         self.server_rules(&mut rules);
+        self.webhook_rules(&mut rules);
         self.limits(&mut rules);
         self.speech_rules(&mut rules);
         self.interview_rules(&mut rules);
@@ -197,6 +208,31 @@ impl Config {
             self.auth.keys.iter().all(|(key, secret)| !key.is_empty() && !secret.is_empty()),
             "has an empty key or secret: remove it or fill it in",
         );
+    }
+
+    fn webhook_rules(&self, rules: &mut Rules<'_>) {
+        let webhooks = &self.webhooks;
+        for (number, mistake) in (1..).zip(&webhooks.urls).filter_map(|(n, url)| Some((n, url.mistake()?))) {
+            // An address may be a secret: it is not repeated.
+            rules.broken("webhooks.urls", format!("has a mistake in its address number {number}, which {mistake}"));
+        }
+        if webhooks.urls.len() > WEBHOOK_URLS_MAX {
+            rules.broken("webhooks.urls", format!("has more than {WEBHOOK_URLS_MAX} addresses"));
+        }
+        rules.check(
+            "webhooks.api_key",
+            webhooks.api_key.is_empty() || self.auth.keys.contains_key(&webhooks.api_key),
+            "is no key of auth.keys: name one of those, or leave it empty for the first",
+        );
+        if !(1..=WEBHOOK_TIMEOUT_MS_MAX).contains(&webhooks.timeout_ms) {
+            rules.broken("webhooks.timeout_ms", format!("lies between 1 and {WEBHOOK_TIMEOUT_MS_MAX}"));
+        }
+        if !(1..=WEBHOOK_ATTEMPTS_MAX).contains(&webhooks.attempts_max) {
+            rules.broken("webhooks.attempts_max", format!("lies between 1 and {WEBHOOK_ATTEMPTS_MAX}"));
+        }
+        if !(1..=WEBHOOK_QUEUE_MAX).contains(&webhooks.queue_max) {
+            rules.broken("webhooks.queue_max", format!("lies between 1 and {WEBHOOK_QUEUE_MAX}"));
+        }
     }
 
     /// Times are added to a clock, which ends; queues and pools must be made.

@@ -132,12 +132,31 @@ fn queues_and_pools_that_cannot_be_made_are_refused() {
 }
 
 #[test]
+fn mistakes_in_webhooks_are_told_all_at_once_and_without_the_address() {
+    let found = problems(&flags(&[
+        ("webhooks.urls", "[https://right.example, ftp://s3cret.example, s3cret]"),
+        ("webhooks.api_key", "nobody"),
+        ("webhooks.timeout_ms", "0"),
+        ("webhooks.attempts_max", "21"),
+        ("webhooks.queue_max", "0"),
+    ]));
+    assert_eq!(found.len(), 6, "{found:#?}");
+    assert!(found[0].starts_with("--set: `webhooks.urls`") && found[0].contains("number 2"), "{found:#?}");
+    assert!(found[0].contains("http://") && found[1].contains("number 3"), "{found:#?}");
+    assert!(!found.iter().any(|one| one.contains("s3cret")), "{found:#?}");
+    let sources = Sources { dev: true, ..flags(&[("webhooks.api_key", "devkey"), ("webhooks.urls", "[http://a/b]")]) };
+    let (config, _) = Config::load(&sources).expect("is valid");
+    assert_eq!(config.webhooks.urls, ["http://a/b".into()]);
+}
+
+#[test]
 fn what_is_printed_hides_secrets() {
-    let sources = Sources { dev: true, ..flags(&[("speech.stt.api_key", "hush-hush")]) };
+    let urls = ("webhooks.urls", "[https://example.org/hush-hush?key=hush-hush]");
+    let sources = Sources { dev: true, ..flags(&[("speech.stt.api_key", "hush-hush"), urls]) };
     let (config, _) = Config::load(&sources).expect("is valid");
     let yaml = config.to_yaml();
     assert!(!yaml.contains("hush-hush") && !yaml.contains("devkey: secret"), "{yaml}");
-    assert!(yaml.contains("'***'"), "{yaml}");
+    assert!(yaml.contains("'***'") && yaml.contains("https://example.org/***"), "{yaml}");
     assert!(!format!("{config:?}").contains("hush-hush"));
 }
 
