@@ -47,7 +47,7 @@ def wait_until_up(url, process, log):
 class Server:
     """Viva on free ports, with a folder of its own for what it keeps. Can be stopped and started again."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, settings=None):
         self.binary = os.environ.get("VIVA_BIN") or str(ROOT / "target/debug/viva")
         self.port = free_port(socket.SOCK_STREAM)
         self.url = f"ws://127.0.0.1:{self.port}"
@@ -57,7 +57,7 @@ class Server:
             "VIVA_RTC__WORKERS": "1",
             "VIVA_RTC__UDP_PORT_BASE": str(free_port(socket.SOCK_DGRAM)),
             "VIVA_STORE__URL": f"sqlite://{folder}/viva.db",
-        }
+        } | (settings or {})
         self.process = None
 
     def start(self):
