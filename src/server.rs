@@ -159,12 +159,7 @@ impl Server {
             self.stop.cancel();
             let listeners = async { while self.listeners.join_next().await.is_some() {} };
             // What rooms had to tell is on its way when they are closed.
-            let webhooks = async {
-                if let Some(webhooks) = &mut self.webhooks {
-                    webhooks.shutdown().await;
-                }
-            };
-            tokio::join!(listeners, webhooks);
+            tokio::join!(listeners, deliver(&mut self.webhooks));
         });
         tokio::select! {
             done = drained => if done.is_err() {
@@ -173,11 +168,12 @@ impl Server {
             name = signals.recv() => tracing::warn!(signal = name, "not waiting any longer"),
         }
         self.stop.cancel();
+        let last = async { tokio::join!(self.store.close(), deliver(&mut self.webhooks)) };
+        let _ = timeout(LAST_CONNECTIONS, last).await;
         let untold = self.webhooks.as_ref().map_or(0, Webhooks::waiting);
         if untold > 0 {
             tracing::warn!(untold, "the server stops before these webhooks were delivered");
         }
-        let _ = timeout(LAST_CONNECTIONS, self.store.close()).await;
         tracing::info!("stopped");
     }
 }
@@ -188,6 +184,12 @@ fn webhooks(config: &Config, keys: &Arc<ApiKeys>, metrics: &Arc<Metrics>) -> Res
         return Ok(None);
     }
     Webhooks::start(&config.webhooks, keys.clone(), metrics.clone()).map(Some).map_err(Failure::Fault)
+}
+
+async fn deliver(webhooks: &mut Option<Webhooks>) {
+    if let Some(webhooks) = webhooks {
+        webhooks.shutdown().await;
+    }
 }
 
 /// What hears, speaks and thinks, and how to say so.

@@ -1,8 +1,8 @@
 //! Webhooks in LiveKit's form: tells the integrator's servers what happens in rooms.
 //!
 //! Rooms hand events to a bounded channel and never wait. One task takes them, turns each into its JSON once, and keeps a
-//! [`queue`] for each address. Within a room events go out in order, one at a time; what fails is tried again
-//! ([`retry`]), always with the same id. It is not the place to decide what is told: see `rooms`.
+//! queue for each address. Within a room events go out in order, one at a time; what fails is tried again
+//! (`retry`), always with the same id. It is not the place to decide what is told: see `rooms`.
 
 mod address;
 mod delivery;
@@ -82,12 +82,14 @@ impl Webhooks {
         self.events.clone()
     }
 
-    /// Delivers what waits, with the usual attempts, and takes nothing more. May be given up at any time; see
-    /// [`Webhooks::waiting`] for what is left then.
+    /// Delivers what waits, with the usual attempts, and takes nothing more. May be given up at any time, and called
+    /// again; see [`Webhooks::waiting`] for what is left then.
     pub async fn shutdown(&mut self) {
         self.stop.cancel();
-        // A failure of the task was logged by its panic.
-        let _ = (&mut self.task).await;
+        if !self.task.is_finished() {
+            // A failure of the task was logged by its panic.
+            let _ = (&mut self.task).await;
+        }
     }
 
     /// Events that are not delivered yet, over all addresses.

@@ -201,6 +201,7 @@ async fn what_arrives_is_signed_with_the_chosen_key_over_the_very_bytes() {
     let mut webhooks = Webhooks::start(&config, keys(), metrics.clone()).unwrap();
     webhooks.events().try_send(event("room_started", "RM_1", "EV_1")).unwrap();
     webhooks.shutdown().await;
+    webhooks.shutdown().await;
     assert_eq!((webhooks.waiting(), metrics.webhooks.with_label_values(&["room_started", "delivered"]).get()), (0, 1));
     let (headers, body) = seen.lock().unwrap().pop().expect("it came");
     assert_eq!(headers["content-type"], "application/webhook+json");
