@@ -11,19 +11,22 @@ from aiohttp import web
 from livekit import api
 
 from conftest import KEY, PATIENCE_S, SECRET, Client, Server, token
-from media import Tone
+from media import Tone, hears
 
 
 class Integrator:
     """A server that is told. It fails the first attempt at some events, and checks every signature."""
 
     def __init__(self):
+        self.hangs = False
         self.receiver = api.WebhookReceiver(api.TokenVerifier(KEY, SECRET))
         self.attempts = []
         self.events = []
         self.fail_first_of = set()
 
     async def handle(self, request):
+        while self.hangs:
+            await asyncio.sleep(0.05)
         assert request.content_type == "application/webhook+json"
         body = await request.text()
         # Raises where signature, time or hash is wrong; aiohttp answers 500 then, and no test passes.
@@ -59,6 +62,7 @@ async def integrator():
     port = runner.addresses[0][1]
     integrator.url = f"http://127.0.0.1:{port}/hooks?secret=hush-hush"
     yield integrator
+    integrator.hangs = False
     await runner.cleanup()
 
 
@@ -69,6 +73,7 @@ async def telling(integrator):
         "VIVA_WEBHOOKS__URLS": f'["{integrator.url}"]',
         "VIVA_WEBHOOKS__API_KEY": KEY,
         "VIVA_ROOMS__DEPARTURE_TIMEOUT_SECS": "1",
+        "VIVA_SERVER__SHUTDOWN_GRACE_SECS": "3",
     }
     with tempfile.TemporaryDirectory() as folder:
         server = Server(folder, settings)
@@ -135,3 +140,22 @@ async def test_a_stop_of_the_server_is_told_before_it_ends(integrator, telling):
     await asyncio.to_thread(telling.stop)
     assert integrator.names(room)[-2:] == ["participant_left", "room_finished"]
     await ada.room.disconnect()
+
+
+async def test_a_receiver_that_hangs_holds_up_neither_a_call_nor_the_stop(integrator, telling):
+    integrator.hangs = True
+    room = f"test-{uuid.uuid4().hex[:8]}"
+    ada, bob = Client(telling.url, room), Client(telling.url, room)
+    await ada.connect("ada")
+    await bob.connect("bob")
+    tone = Tone(440)
+    await tone.publish(ada)
+    track, _, _ = await bob.event("track_subscribed")
+    assert await hears(track, 440)
+    # Raises where the server takes longer than its grace time and has to be killed.
+    telling.process.terminate()
+    await asyncio.to_thread(telling.process.wait, 8)
+    assert "before these webhooks were delivered" in telling.log.read_text()
+    tone.stop()
+    for client in (ada, bob):
+        await client.room.disconnect()
