@@ -5,9 +5,9 @@
 //! tap), becomes words in [`speech`], a turn and a reply in [`interview`], audio again in [`speech`], and goes back
 //! (inject) to the same forwarder. Those two are the only crossings.
 //!
-//! Around them: [`rooms`] say who is where, [`signalling`] and [`http`] are the doors, [`store`] keeps, [`config`]
-//! composes every module's settings, and [`server`] builds it all. Imports go downwards only; `tests/architecture.rs`
-//! has the table. ARCHITECTURE.md has the map and the reasons.
+//! Around them: [`rooms`] say who is where, [`signalling`] and [`http`] are the doors, [`webhooks`] tell the
+//! integrator's servers, [`store`] keeps, [`config`] composes every module's settings, and [`server`] builds it all.
+//! Imports go downwards only; `tests/architecture.rs` has the table. ARCHITECTURE.md has the map and the reasons.
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::expect_used, clippy::too_many_lines, clippy::unwrap_used)

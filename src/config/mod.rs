@@ -132,12 +132,11 @@ const SECS_MAX: u64 = 30 * 24 * 60 * 60;
 const TAP_PACKETS_MAX: usize = 15_000;
 /// Most threads or requests of recognition at once.
 const THREADS_MAX: usize = 1024;
-
 /// Most addresses of webhooks; each has its own queue.
 const WEBHOOK_URLS_MAX: usize = 16;
 /// Longest time of one attempt of a webhook, ms. A room's later events wait for it.
 const WEBHOOK_TIMEOUT_MS_MAX: u64 = 60_000;
-/// Most attempts at one webhook: with this, the last comes some eight minutes after the first.
+/// Most attempts at one webhook: with this, the pauses alone are seven minutes.
 const WEBHOOK_ATTEMPTS_MAX: u32 = 20;
 /// Most events that may wait for one address.
 const WEBHOOK_QUEUE_MAX: usize = 100_000;
