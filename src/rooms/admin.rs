@@ -99,6 +99,7 @@ impl Room {
             self.metadata = metadata;
             self.tell_room_update(None);
         }
+        self.hook_started();
         Ok(())
     }
 

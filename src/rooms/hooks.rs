@@ -18,11 +18,15 @@ use crate::id::{ParticipantSid, TrackSid};
 pub type HookSender = mpsc::Sender<Box<WebhookEvent>>;
 
 impl Room {
+    /// The room is open, with the options that it was made with, if it was not told yet.
     pub(super) fn hook_started(&mut self) {
-        self.hook(WebhookEvent { event: "room_started".into(), room: Some(self.info()), ..Default::default() });
+        if !std::mem::replace(&mut self.started, true) {
+            self.hook(WebhookEvent { event: "room_started".into(), room: Some(self.info()), ..Default::default() });
+        }
     }
 
     pub(super) fn hook_finished(&mut self, reason: DisconnectReason) {
+        self.hook_started();
         let reason = match reason {
             DisconnectReason::RoomClosed => RoomEndReason::RoomEndIdleTimeout,
             DisconnectReason::RoomDeleted => RoomEndReason::RoomEndApiDelete,

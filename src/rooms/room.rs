@@ -96,6 +96,8 @@ pub(super) struct Room {
     /// Since when nobody is in it, and for how long that may last.
     empty: Option<(Instant, Duration)>,
     closed: bool,
+    /// Whether webhooks were told that it is open.
+    pub(super) started: bool,
     out: VecDeque<Output>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -104,7 +106,7 @@ impl Room {
     pub fn new(name: RoomName, sid: RoomSid, config: Config, metrics: Arc<Metrics>, now: Now) -> Self {
         let empty_timeout = Duration::from_secs(config.empty_timeout_secs);
         metrics.rooms.inc();
-        let mut room = Self {
+        Self {
             config,
             name,
             sid,
@@ -119,11 +121,10 @@ impl Room {
             left: VecDeque::new(),
             empty: Some((now.at, empty_timeout)),
             closed: false,
+            started: false,
             out: VecDeque::new(),
             metrics,
-        };
-        room.hook_started();
-        room
+        }
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -259,6 +260,7 @@ impl Room {
 
     /// Puts a participant among the others.
     pub(super) fn enter(&mut self, participant: Participant) {
+        self.hook_started();
         self.metrics.participants.with_label_values(&[participant.kind_label()]).inc();
         self.participants.push(participant);
         self.empty = None;

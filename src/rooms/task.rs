@@ -150,8 +150,6 @@ impl RoomTask {
     }
 
     pub async fn run(mut self) {
-        // That it is open.
-        self.flush().await;
         while !self.room.is_closed() {
             let timer = self.room.poll_timeout().map(Instant::from_std);
             tokio::select! {

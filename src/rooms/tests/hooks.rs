@@ -1,6 +1,7 @@
 //! What webhooks are told, and in which order.
 
 use super::*;
+use crate::rooms::RoomOptions;
 
 impl Seen {
     /// The events, each with whom or what it is about.
@@ -27,9 +28,8 @@ fn leave() -> Ask {
 #[test]
 fn a_call_is_told_from_the_first_to_the_last() {
     let mut story = Story::new();
-    assert_eq!(story.look().hooks(), ["room_started"]);
     let ada = story.join("ada");
-    assert!(story.look().hooks().is_empty(), "who has no media yet has not joined");
+    assert_eq!(story.look().hooks(), ["room_started"], "who has no media yet has not joined");
     story.event(&ada, EventKind::Connected);
     let seen = story.look();
     assert_eq!(seen.hooks(), ["participant_joined ada"]);
@@ -123,11 +123,10 @@ fn a_second_join_with_the_same_identity_is_a_leave_and_a_join() {
 #[test]
 fn the_interviewer_and_hidden_participants_are_told_like_others() {
     let mut story = Story::new();
-    story.look();
     let (agent, _) = story.agent();
     let seen = story.look();
-    assert_eq!(seen.hooks(), ["participant_joined viva", "track_published viva"]);
-    let info = seen.hook_events().next().unwrap().participant.as_ref().unwrap();
+    assert_eq!(seen.hooks(), ["room_started", "participant_joined viva", "track_published viva"]);
+    let info = seen.hook_events().nth(1).unwrap().participant.as_ref().unwrap();
     assert_eq!(info.kind(), proto::participant_info::Kind::Agent);
     let mut hidden = claims("ghost");
     hidden.grants.hidden = true;
@@ -154,4 +153,21 @@ fn a_room_that_is_closed_is_told_last() {
         assert_eq!(seen.hooks(), ["participant_left ada", "participant_connection_aborted bob", "room_finished"]);
         assert_eq!(seen.hook_events().last().unwrap().room_end_reason(), told);
     }
+}
+
+#[test]
+fn a_room_that_a_service_makes_is_told_with_its_options_and_once() {
+    let mut story = Story::new();
+    let options = RoomOptions { metadata: Some("board".into()), ..Default::default() };
+    story.room.set_options(options.clone()).unwrap();
+    let seen = story.look();
+    assert_eq!(seen.hooks(), ["room_started"]);
+    assert_eq!(seen.hook_events().next().unwrap().room.as_ref().unwrap().metadata, "board");
+    story.room.set_options(options).unwrap();
+    story.join("ada");
+    assert!(story.look().hooks().is_empty());
+    // One that nobody ever had a use for.
+    let mut story = Story::new();
+    story.wait(Duration::from_secs(301));
+    assert_eq!(story.look().hooks(), ["room_started", "room_finished"]);
 }
