@@ -40,6 +40,8 @@ pub enum Connections {
     None,
     /// One peer connection for both directions; the client offers.
     One,
+    /// One that is negotiated once: the client offers, and what it receives comes and goes on the sections of that offer.
+    Fixed,
     /// The client offers one to publish by, we offer another one that it receives by.
     Two,
 }

@@ -191,12 +191,18 @@ impl Room {
         let Some(track) = self.tracks.remove(key) else { return };
         self.tracks_by_sid.remove(&track.sid);
         cx.stats.taps_open -= u64::from(track.tap.is_some());
+        for subscription in track.subscriptions {
+            if let Some(participant) = self.participants.get_mut(subscription.subscriber) {
+                participant.retire(subscription);
+            }
+        }
         for other in self.participants.keys() {
             if let Some(participant) = self.participants.get_mut(other) {
                 participant.forget_routes();
                 participant.negotiation.retire(key);
                 participant.unwish(now, key);
             }
+            self.fill(now, other, cx);
             self.rearm(now, other, cx);
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! The client always offers. Sections on which it receives are filled with the tracks that are wished for it; where
 //! there are too few, it is asked for more and offers again. Sections on which it sends are matched with the tracks
-//! that it announced, in whichever order the two come.
+//! that it announced, in whichever order the two come. A client that offers but once ([`Negotiation::is_fixed`]) is
+//! asked for nothing: its sections stay open, and tracks come and go on them.
 //!
-//! Invariant: a section never goes from one track to another in one answer. It is answered inactive once between, so
+//! Invariant: a section that is not fixed never goes from one track to another in one answer. It is answered inactive once between, so
 //! that the client sees the one end and the other begin.
 
 use std::time::{Duration, Instant};
@@ -80,6 +81,7 @@ pub struct TimeoutOutcome {
 
 #[derive(Default)]
 pub struct Negotiation {
+    fixed: bool,
     down: Downlinks,
     uplinks: Vec<Uplink>,
     pending: Vec<Announced>,
@@ -91,6 +93,16 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
+    /// `fixed`: the client offers but once.
+    pub fn new(fixed: bool) -> Self {
+        Self { fixed, ..Self::default() }
+    }
+
+    /// Whether sections stay open while they carry nothing.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
     pub fn handle_offer(&mut self, now: Instant, offered: &[OfferedSection]) -> OfferOutcome {
         let mut outcome = OfferOutcome::default();
         self.offered = true;
@@ -103,7 +115,9 @@ impl Negotiation {
             }
         }
         let idle = self.down.sections.iter().filter(|section| !matches!(section.usage, Use::Carries(_)));
-        outcome.idle = idle.map(|section| section.mid.clone()).collect();
+        if !self.fixed {
+            outcome.idle = idle.map(|section| section.mid.clone()).collect();
+        }
         outcome.published = self.match_by_id();
         self.update_requirement(now);
         outcome
@@ -256,7 +270,28 @@ impl Negotiation {
     /// The client is not to receive this track any more.
     pub fn unwish(&mut self, now: Instant, track: TrackKey) {
         self.down.unwish(track);
+        if self.fixed {
+            let released = self.down.sections.iter_mut().filter(|section| section.usage == Use::Released);
+            released.for_each(|section| section.usage = Use::Free);
+        }
         self.update_requirement(now);
+    }
+
+    /// Where sections are fixed, gives those that are free to the wishes that wait: section, track, whether it is paused.
+    pub fn fill(&mut self) -> Vec<(String, TrackKey, bool)> {
+        let mut attached = Vec::new();
+        if !self.fixed {
+            return attached;
+        }
+        for section in self.down.sections.iter_mut().filter(|section| section.receives && section.usage == Use::Free) {
+            let waiting = self.down.wishes.iter_mut().find(|wish| !wish.attached && wish.kind == section.kind);
+            if let Some(wish) = waiting {
+                wish.attached = true;
+                section.usage = Use::Carries(wish.track);
+                attached.push((section.mid.clone(), wish.track, wish.paused));
+            }
+        }
+        attached
     }
 
     pub fn pause(&mut self, track: TrackKey, paused: bool) {
@@ -296,7 +331,7 @@ impl Negotiation {
     fn update_requirement(&mut self, now: Instant) {
         let lacking = self.lacking();
         let covered = self.asked.is_some_and(|asked| lacking[0] <= asked[0] && lacking[1] <= asked[1]);
-        if !self.offered || covered || !self.must_negotiate() {
+        if self.fixed || !self.offered || covered || !self.must_negotiate() {
             self.require_at = None;
         } else if self.require_at.is_none() {
             let spaced = self.required_at.map(|at| at + REQUIREMENT_INTERVAL);

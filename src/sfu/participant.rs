@@ -11,6 +11,7 @@ use super::{
     negotiation::Negotiation,
     offers::Offers,
     slots::Key,
+    subscription::Subscription,
     timers::Armed,
     track::TrackKey,
     transport::{Transport, TransportConfig},
@@ -53,6 +54,8 @@ pub struct Participant {
     pub armed: Armed,
     pub data: DataBudget,
     routes: Vec<Route>,
+    /// How far streams got whose section waits for another track, where sections stay open.
+    retired: Vec<Subscription>,
 }
 
 /// The connection that a client with two of them receives by.
@@ -76,7 +79,7 @@ impl Participant {
             sid,
             main: (connections != Connections::None).then(transport),
             down: (connections == Connections::Two).then(|| Down { transport: transport(), offers: Offers::new(now) }),
-            negotiation: Negotiation::default(),
+            negotiation: Negotiation::new(connections == Connections::Fixed),
             clock: SenderClock::default(),
             dirty: false,
             main_dirty: false,
@@ -84,6 +87,7 @@ impl Participant {
             armed: Armed::default(),
             data: DataBudget::new(now),
             routes: Vec::new(),
+            retired: Vec::new(),
         }
     }
 
@@ -160,6 +164,19 @@ impl Participant {
             Some(down) => down.offers.carried(mid),
             None => self.negotiation.carried(mid),
         }
+    }
+
+    /// It gets this track no more. Where its section stays open, the next track goes on where this one ended.
+    pub fn retire(&mut self, subscription: Subscription) {
+        if self.negotiation.is_fixed() {
+            self.retired.push(subscription);
+        }
+    }
+
+    /// What its stream with this SSRC carried last.
+    pub fn take_retired(&mut self, ssrc: Ssrc) -> Option<Subscription> {
+        let at = self.retired.iter().position(|subscription| subscription.outlet.ssrc == ssrc)?;
+        Some(self.retired.swap_remove(at))
     }
 
     /// The track that a received stream belongs to, and the rank of its layer.

@@ -57,6 +57,12 @@ impl Room {
         self.mark_dirty(key, Leg::Main);
         let participant = self.participants.get_mut(key).ok_or("the participant left")?;
         let outcome = participant.negotiation.handle_offer(now, &sections);
+        if participant.negotiation.is_fixed() {
+            // The names stay while tracks come and go; one stream, so that sound and picture are played together.
+            let stream = participant.sid.to_string();
+            let named = |mid: &str| SectionPlan::Carries { stream: stream.clone(), track: format!("{stream}-{mid}") };
+            return Ok((outcome, sdp::rewrite(&answer, named), Vec::new()));
+        }
         let (answer, tracks) = self.rewrite(&answer, |participants, mid| {
             let offered = sections.iter().find(|section| section.mid == mid && section.kind.is_some());
             let otherwise = match offered {
@@ -105,9 +111,7 @@ impl Room {
             });
         }
         for track in outcome.detached {
-            if let Some(track) = self.tracks.get_mut(track) {
-                track.subscriptions.retain(|subscription| subscription.subscriber != key);
-            }
+            self.detach(track, key);
         }
         for track in outcome.ended {
             if let Some(sid) = self.tracks.get(track).map(|it| it.sid.clone()) {
@@ -203,13 +207,37 @@ impl Room {
         let Some(transport) = participant.transport_mut(participant.receiving()) else { return };
         // Without an outlet the client speaks none of our codecs: the section stays silent.
         let Some(outlet) = transport.outlet(Mid::from(mid), track.kind) else { return };
+        let subscription = match participant.take_retired(outlet.ssrc) {
+            Some(mut subscription) => {
+                subscription.hand_over(track.kind, paused);
+                subscription
+            }
+            None => Subscription::new(key, outlet, track.kind, paused),
+        };
         let first = track.subscriptions.is_empty();
-        track.subscriptions.push(Subscription::new(key, outlet, track.kind, paused));
+        track.subscriptions.push(subscription);
         let (owner, sid) = (track.owner, track.sid.clone());
         if first {
             self.emit(owner, EventKind::TrackSubscribed { track: sid }, cx);
         }
         self.need_keyframe(now, track_key, None, cx);
+    }
+
+    /// A receiver gets this track no more.
+    pub(super) fn detach(&mut self, track: TrackKey, key: ParticipantKey) {
+        let Some(track) = self.tracks.get_mut(track) else { return };
+        let ended: Vec<_> = track.subscriptions.extract_if(.., |it| it.subscriber == key).collect();
+        if let Some(participant) = self.participants.get_mut(key) {
+            ended.into_iter().for_each(|subscription| participant.retire(subscription));
+        }
+    }
+
+    /// Gives tracks that wait to sections that are free, where that takes no negotiation.
+    pub(super) fn fill(&mut self, now: Instant, key: ParticipantKey, cx: &mut Context) {
+        let filled = self.participants.get_mut(key).map(|participant| participant.negotiation.fill());
+        for (mid, track, paused) in filled.unwrap_or_default() {
+            self.attach(now, key, &mid, track, paused, cx);
+        }
     }
 
     pub fn publish(&mut self, now: Instant, sid: &ParticipantSid, track: PendingTrack, cx: &mut Context) {
@@ -262,14 +290,17 @@ impl Room {
     ) {
         let Some(key) = self.by_sid.get(subscriber).copied() else { return };
         let Some(track_key) = self.tracks_by_sid.get(track).copied() else { return };
+        if !subscribed {
+            self.detach(track_key, key);
+        }
         let Some(track) = self.tracks.get_mut(track_key) else { return };
         let Some(participant) = self.participants.get_mut(key) else { return };
         if !subscribed {
-            track.subscriptions.retain(|subscription| subscription.subscriber != key);
             participant.unwish(now, track_key);
         } else if track.owner != key && participant.connections() > 0 {
             participant.wish(now, track_key, track.kind);
         }
+        self.fill(now, key, cx);
         self.rearm(now, key, cx);
     }
 

@@ -45,6 +45,15 @@ impl Subscription {
         self.needs_keyframe = kind == MediaKind::Video;
     }
 
+    /// The stream carries another track from here on.
+    pub fn hand_over(&mut self, kind: MediaKind, paused: bool) {
+        self.paused = paused;
+        self.needs_keyframe = kind == MediaKind::Video;
+        self.source = None;
+        self.rtp.switch();
+        self.vp8.switch();
+    }
+
     /// Sequence number and time to send with; `None` for a packet from before the last interruption.
     pub fn munge(&mut self, source: u32, seq: u64, time: u32, now: Instant) -> Option<(u64, u32)> {
         if self.source.is_some_and(|known| known != source) {

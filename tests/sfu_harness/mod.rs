@@ -175,10 +175,13 @@ impl Sim {
     }
 
     pub fn join_with(&mut self, takes_all: bool, sections: usize) -> usize {
+        self.join_by(Connections::One, takes_all, sections)
+    }
+
+    pub fn join_by(&mut self, connections: Connections, takes_all: bool, sections: usize) -> usize {
         let index = self.clients.len();
         let sid = ParticipantSid::from(format!("PA_{index}"));
-        let command =
-            Command::Join { room: self.room.clone(), participant: sid.clone(), connections: Connections::One };
+        let command = Command::Join { room: self.room.clone(), participant: sid.clone(), connections };
         self.sfu.handle_command(self.now, command);
         let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max);
         client.takes_all = takes_all;
