@@ -105,9 +105,9 @@ impl From<AuthError> for TwirpError {
 impl From<RoomError> for TwirpError {
     fn from(error: RoomError) -> Self {
         let code = match error {
-            RoomError::NotFound | RoomError::Closed => Code::NotFound,
-            RoomError::BadName | RoomError::NoIdentity => Code::InvalidArgument,
-            RoomError::IdentityTaken => Code::PermissionDenied,
+            RoomError::NotFound | RoomError::NotHere | RoomError::Closed => Code::NotFound,
+            RoomError::BadName | RoomError::NoIdentity | RoomError::OfferRejected(_) => Code::InvalidArgument,
+            RoomError::IdentityTaken | RoomError::MayNotPublish => Code::PermissionDenied,
             RoomError::TooManyRooms | RoomError::RoomFull => Code::ResourceExhausted,
             RoomError::Draining | RoomError::NoWorker => Code::Unavailable,
         };

@@ -165,6 +165,7 @@ impl Room {
             self.take_down(sid, &track);
         }
         self.sync_subscriber(sid);
+        self.follow();
         self.refresh_token(now, sid);
     }
 

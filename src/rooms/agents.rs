@@ -53,6 +53,7 @@ impl Room {
         self.announce(&sid, false);
         self.sync_track(&sid, &track);
         self.hook_joined(&sid);
+        self.follow();
         self.introduce(&sid);
         self.sync_taps();
         Ok((sid, track))

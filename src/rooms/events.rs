@@ -4,10 +4,10 @@ use livekit_protocol as proto;
 use proto::{ConnectionQuality, DisconnectReason, leave_request::Action, signal_response::Message as Response};
 
 use super::{
-    Now,
+    Now, RoomError,
     agent::AgentEvent,
     participant::{MediaState, Participant},
-    room::Room,
+    room::{Output, Room},
 };
 use crate::{
     id::{ParticipantSid, TrackSid},
@@ -21,6 +21,9 @@ const SCORE_GOOD: f32 = 3.5;
 impl Room {
     pub fn handle_event(&mut self, now: Now, sid: &ParticipantSid, event: EventKind) {
         match event {
+            EventKind::Answer { offer_id, sdp, .. } if self.get(sid).is_some_and(|p| p.visit.is_some()) => {
+                self.answered(sid, offer_id, sdp);
+            }
             EventKind::Answer { offer_id, sdp, tracks } => {
                 let answer = self.description(sid, "answer", offer_id, sdp, tracks);
                 self.tell(sid, Response::Answer(answer));
@@ -88,9 +91,14 @@ impl Room {
     /// A first offer that we cannot answer ends the attempt; a later one is worth a new start.
     fn offer_rejected(&mut self, now: Now, sid: &ParticipantSid, offer_id: u32, reason: &'static str) {
         tracing::warn!(room = %self.sid, participant = %sid, offer_id, reason, "an offer was rejected");
-        let first = self.get(sid).is_some_and(|p| p.media == MediaState::New);
+        let Some(p) = self.get(sid) else { return };
+        let first = p.media == MediaState::New;
         if first {
-            self.metrics.participant_joins.with_label_values(&["livekit", "failed"]).inc();
+            self.metrics.participant_joins.with_label_values(&[p.protocol_label(), "failed"]).inc();
+        }
+        if p.visit.is_some() {
+            let result = Err(RoomError::OfferRejected(reason));
+            self.push(Output::Answered { participant: sid.clone(), result });
         }
         let action = if first { Action::Disconnect } else { Action::Reconnect };
         self.remove(now, sid, DisconnectReason::JoinFailure, Some(action));
@@ -102,9 +110,10 @@ impl Room {
             return;
         }
         p.media = MediaState::Up;
+        let protocol = p.protocol_label();
         let took = now.at.saturating_duration_since(p.joined.at);
         if self.set_active(sid) {
-            self.metrics.join_duration.with_label_values(&["livekit"]).observe(took.as_secs_f64());
+            self.metrics.join_duration.with_label_values(&[protocol]).observe(took.as_secs_f64());
             self.announce(sid, true);
             self.tell_speakers_to(sid);
             self.tell_qualities_to(sid);

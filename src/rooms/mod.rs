@@ -7,6 +7,7 @@ mod admin;
 mod agent;
 mod agents;
 mod data;
+mod direct;
 mod events;
 mod hooks;
 mod link;
@@ -34,19 +35,20 @@ pub use crate::sfu::Connections;
 pub use admin::{AdminError, ParticipantChange, RoomOptions, RpcOutcome};
 pub use agent::{AgentEvent, AgentHandle, AgentOptions, AgentParticipant, Person};
 use dashmap::{DashMap, mapref::entry::Entry};
+pub use direct::{Agreed, Direct};
 pub use hooks::HookSender;
 pub use link::{LinkSender, SignalLink, ToPeer};
 use livekit_protocol as proto;
 use proto::{DisconnectReason, leave_request::Action};
 use room::Room;
 use serde::{Deserialize, Serialize};
-use task::{MAILBOX_CAPACITY, Mail, RoomTask};
+use task::{AskDirect, MAILBOX_CAPACITY, Mail, RoomTask};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     auth::Claims,
-    id::{Identity, RoomName, RoomSid},
+    id::{Identity, ParticipantSid, RoomName, RoomSid},
     sfu,
     telemetry::Metrics,
     worker::WorkerHandle,
@@ -126,6 +128,12 @@ pub enum RoomError {
     IdentityTaken,
     #[error("the room's name is empty or too long")]
     BadName,
+    #[error("the access token does not allow to publish from this source (`canPublishSources`)")]
+    MayNotPublish,
+    #[error("{0}")]
+    OfferRejected(&'static str),
+    #[error("there is no such participant")]
+    NotHere,
 }
 
 /// All rooms of this server.
@@ -308,8 +316,7 @@ impl Rooms {
                 Some(room) => room,
                 // Whoever resumes expects a room; without one there is nothing to come back to.
                 None if request.reconnect => return Ok(SignalLink::start_anew(self.inner.sockets.token())),
-                None if self.inner.config.auto_create => self.open(&name)?,
-                None => return Err(RoomError::NotFound),
+                None => self.room_to_join(&name)?,
             };
             match room.join(claims.clone(), request.clone(), connections).await {
                 Ok(link) => {
@@ -320,6 +327,30 @@ impl Rooms {
             }
         }
         Err(RoomError::Closed)
+    }
+
+    /// A client without a signalling socket joins the room that its token names. Returns when its offer is answered.
+    pub async fn join_direct(&self, claims: Claims, how: Direct, offer: String) -> Result<Box<Agreed>, RoomError> {
+        let name = claims.grants.joins().ok_or(RoomError::BadName)?;
+        if self.is_draining() {
+            return Err(RoomError::Draining);
+        }
+        for _ in 0..OPEN_ATTEMPTS {
+            match self.room_to_join(&name)?.join_direct(claims.clone(), how.clone(), offer.clone()).await {
+                Err(RoomError::Closed) => tokio::task::yield_now().await,
+                joined => return joined,
+            }
+        }
+        Err(RoomError::Closed)
+    }
+
+    /// The room of this name; made where a join may do that.
+    fn room_to_join(&self, name: &RoomName) -> Result<RoomHandle, RoomError> {
+        match self.get(name) {
+            Some(room) => Ok(room),
+            None if self.inner.config.auto_create => self.open(name),
+            None => Err(RoomError::NotFound),
+        }
     }
 
     /// Whether a join with this token would find a room: what a client asks after a failed attempt.
@@ -369,6 +400,41 @@ impl RoomHandle {
     ) -> Result<task::Link, RoomError> {
         let (claims, request) = (Box::new(claims), Box::new(request));
         self.ask(|reply| Mail::Join { claims, request, connections, reply }).await?
+    }
+
+    async fn join_direct(&self, claims: Claims, how: Direct, offer: String) -> Result<Box<Agreed>, RoomError> {
+        let claims = Box::new(claims);
+        self.ask(|reply| Mail::JoinDirect { claims, how, offer, reply }).await?
+    }
+
+    /// The last offer of a participant without a socket, and its answer.
+    pub async fn agreed(&self, sid: &ParticipantSid, identity: &Identity) -> Result<Box<Agreed>, RoomError> {
+        self.ask_direct(sid, identity, AskDirect::Agreed).await?
+    }
+
+    /// Another offer of a participant without a socket. Returns when it is answered.
+    pub async fn offer(
+        &self,
+        sid: &ParticipantSid,
+        identity: &Identity,
+        sdp: String,
+    ) -> Result<Box<Agreed>, RoomError> {
+        self.ask_direct(sid, identity, |reply| AskDirect::Offer { sdp, reply }).await?
+    }
+
+    /// Takes a participant without a socket out of the room.
+    pub async fn leave(&self, sid: &ParticipantSid, identity: &Identity) -> Result<(), RoomError> {
+        self.ask_direct(sid, identity, AskDirect::Leave).await?
+    }
+
+    async fn ask_direct<T>(
+        &self,
+        sid: &ParticipantSid,
+        identity: &Identity,
+        ask: impl FnOnce(oneshot::Sender<T>) -> AskDirect,
+    ) -> Result<T, RoomError> {
+        let (sid, identity) = (sid.clone(), identity.clone());
+        self.ask(|reply| Mail::Direct { sid, identity, ask: ask(reply) }).await
     }
 
     /// Lets an AI in: a participant without a transport. It is told of everybody who is there.

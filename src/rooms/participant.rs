@@ -8,7 +8,7 @@ use std::{
 use livekit_protocol as proto;
 use proto::{ParticipantInfo, TrackInfo, TrackSource, participant_info};
 
-use super::{LinkId, Now};
+use super::{LinkId, Now, direct::Visit};
 use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, TrackSid},
@@ -94,6 +94,8 @@ pub(super) struct Participant {
     pub connections: Connections,
     /// The socket, if it stands now.
     pub link: Option<LinkId>,
+    /// Present where it comes without sockets at all.
+    pub visit: Option<Visit>,
     pub media: MediaState,
     pub tracks: Vec<Track>,
 
@@ -140,6 +142,7 @@ impl Participant {
             capabilities: Vec::new(),
             connections: Connections::None,
             link: None,
+            visit: None,
             media: MediaState::New,
             tracks: Vec::new(),
             auto_subscribe: true,
@@ -174,6 +177,11 @@ impl Participant {
 
     pub fn hidden(&self) -> bool {
         self.grants.hidden
+    }
+
+    /// How it came, as metrics call it.
+    pub fn protocol_label(&self) -> &'static str {
+        self.visit.as_ref().map_or("livekit", Visit::protocol)
     }
 
     pub fn kind_label(&self) -> &'static str {

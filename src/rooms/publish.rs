@@ -90,6 +90,7 @@ impl Room {
         if first {
             self.hook_published(sid, track);
         }
+        self.follow();
         if silent {
             let (sid, track) = (sid.clone(), track.clone());
             self.tell_agents(|_| Some(AgentEvent::Muted { sid: sid.clone(), track: track.clone(), muted: true }));
@@ -108,6 +109,7 @@ impl Room {
             self.count_track(ended.kind, -1);
             self.announce(sid, true);
             self.hook_unpublished(sid, &ended);
+            self.follow();
         }
     }
 
@@ -162,7 +164,7 @@ fn kind_of(track_type: i32) -> MediaKind {
 }
 
 /// Why this track may not be published, if so.
-fn refusal(p: &Participant, request: &AddTrackRequest) -> Option<Reason> {
+pub(super) fn refusal(p: &Participant, request: &AddTrackRequest) -> Option<Reason> {
     if !p.may_publish(request.source) {
         return Some(Reason::NotAllowed);
     }

@@ -1,8 +1,8 @@
 //! A room as a pure state machine: who is in it, what they publish, who may hear it. No I/O, no clock, no task.
 //!
-//! Inputs are `join`, `resume`, `handle_*` and `allow_tap`; then drain `poll_output` and wait until `poll_timeout`.
-//! Its parts are in `requests` (what clients ask), `admin` (what services ask), `publish`, `subscribe`, `data`,
-//! `events` (what the media worker says), `speaking`, `agents`, `taps` and `hooks`.
+//! Inputs are `join*`, `resume`, `handle_*` and `allow_tap`; then drain `poll_output` and wait until `poll_timeout`.
+//! Its parts are in `requests` (what clients ask), `direct` (those without a socket), `admin` (what services ask),
+//! `publish`, `subscribe`, `data`, `events` (what the media worker says), `speaking`, `agents`, `taps` and `hooks`.
 //!
 //! Invariants: nobody learns of a hidden participant; a track is announced to a client before media or SDP of it
 //! goes there; the media worker is told of a subscription only where both sides permit it.
@@ -20,7 +20,7 @@ use proto::{
 };
 
 use super::{
-    AgentEvent, Config, LinkId, Now, Person, RoomError, RpcOutcome, ToPeer,
+    AgentEvent, Agreed, Config, LinkId, Now, Person, RoomError, RpcOutcome, ToPeer,
     admin::Call,
     data::Replay,
     participant::{DropOnResume, MediaState, Participant},
@@ -63,6 +63,13 @@ pub(super) enum Output {
     },
     /// Close the socket once everything before it is written.
     CloseLink(LinkId),
+    /// The answer to the last offer of a participant without a socket, or why there is none.
+    Answered {
+        participant: ParticipantSid,
+        result: Result<Box<Agreed>, RoomError>,
+    },
+    /// A participant without a socket is gone: nothing answers it any more.
+    CloseDirect(ParticipantSid),
     Media(Command),
     Agent {
         agent: ParticipantSid,
@@ -191,7 +198,8 @@ impl Room {
         let Some(p) = self.get_mut(sid) else { return };
         match p.media {
             MediaState::New if now.at >= p.joined.at + CONNECT_TIMEOUT => {
-                self.metrics.participant_joins.with_label_values(&["livekit", "failed"]).inc();
+                let protocol = p.protocol_label();
+                self.metrics.participant_joins.with_label_values(&[protocol, "failed"]).inc();
                 self.remove(now, sid, DisconnectReason::ConnectionTimeout, Some(Action::Disconnect));
             }
             MediaState::Lost { since, .. } if now.at >= since + resume_timeout => {
@@ -220,21 +228,8 @@ impl Room {
         request: JoinRequest,
         connections: Connections,
     ) -> Result<ParticipantSid, RoomError> {
-        if self.closed {
-            return Err(RoomError::Closed);
-        }
         let identity = claims.identity().ok_or(RoomError::NoIdentity)?;
-        let predecessor = self.participants.iter().find(|p| p.identity == identity);
-        if predecessor.is_some_and(Participant::is_agent) {
-            return Err(RoomError::IdentityTaken);
-        }
-        let others = self.participants.len() - usize::from(predecessor.is_some());
-        if others >= self.config.max_participants_per_room {
-            return Err(RoomError::RoomFull);
-        }
-        if let Some(sid) = predecessor.map(|p| p.sid.clone()) {
-            self.remove(now, &sid, DisconnectReason::DuplicateIdentity, Some(Action::Disconnect));
-        }
+        self.make_way(now, &identity)?;
         let mut participant = Participant::new(identity, claims, now);
         participant.link = Some(link);
         participant.connections = connections;
@@ -252,10 +247,34 @@ impl Room {
         if let Some(offer) = request.publisher_offer {
             self.offer(&sid, offer);
         }
-        self.announce(&sid, false);
-        self.tell_room_update(Some(&sid));
-        self.tell_agents(|room| room.person(&sid).map(AgentEvent::Joined));
+        self.introduce_person(&sid);
         Ok(sid)
+    }
+
+    /// Whether somebody of this identity may come in. One who is there already is taken out.
+    pub(super) fn make_way(&mut self, now: Now, identity: &Identity) -> Result<(), RoomError> {
+        if self.closed {
+            return Err(RoomError::Closed);
+        }
+        let predecessor = self.participants.iter().find(|p| p.identity == *identity);
+        if predecessor.is_some_and(Participant::is_agent) {
+            return Err(RoomError::IdentityTaken);
+        }
+        let others = self.participants.len() - usize::from(predecessor.is_some());
+        if others >= self.config.max_participants_per_room {
+            return Err(RoomError::RoomFull);
+        }
+        if let Some(sid) = predecessor.map(|p| p.sid.clone()) {
+            self.remove(now, &sid, DisconnectReason::DuplicateIdentity, Some(Action::Disconnect));
+        }
+        Ok(())
+    }
+
+    /// Tells everyone of somebody who came in.
+    pub(super) fn introduce_person(&mut self, sid: &ParticipantSid) {
+        self.announce(sid, false);
+        self.tell_room_update(Some(sid));
+        self.tell_agents(|room| room.person(sid).map(AgentEvent::Joined));
     }
 
     /// Puts a participant among the others.
@@ -373,10 +392,14 @@ impl Room {
                 None => self.out.push_back(Output::CloseLink(link)),
             }
         }
+        if gone.visit.is_some() {
+            self.out.push_back(Output::CloseDirect(sid.clone()));
+        }
         for track in gone.live_tracks() {
             self.forget_track(&track.sid);
             self.count_track(track.kind, -1);
         }
+        self.follow();
         self.media(Command::Leave { room: self.sid.clone(), participant: sid.clone() });
         self.metrics.participants.with_label_values(&[gone.kind_label()]).dec();
         self.hook_left(&gone, reason);

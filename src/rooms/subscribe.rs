@@ -40,7 +40,7 @@ impl Room {
 
     fn sync(&mut self, owner: &ParticipantSid, track: &TrackSid, subscriber: &ParticipantSid) {
         let (Some(from), Some(to)) = (self.get(owner), self.get(subscriber)) else { return };
-        let wanted = wants(to, track) && permitted(from, track, to);
+        let wanted = wants(from, to, track) && permitted(from, track, to);
         let Some(to) = self.get_mut(subscriber) else { return };
         let changed = if wanted { to.subscribed.insert(track.clone()) } else { to.subscribed.remove(track) };
         if changed {
@@ -119,6 +119,7 @@ impl Room {
             self.tell(&subscriber, Response::SubscriptionPermissionUpdate(update));
             self.sync(owner, &track, &subscriber);
         }
+        self.follow();
     }
 
     fn permissions_of(&self, owner: &ParticipantSid) -> Vec<(ParticipantSid, TrackSid, bool)> {
@@ -134,13 +135,16 @@ impl Room {
     }
 }
 
-fn wants(to: &Participant, track: &TrackSid) -> bool {
-    to.media != MediaState::None && to.wanted.get(track).copied().unwrap_or(to.auto_subscribe)
+fn wants(from: &Participant, to: &Participant, track: &TrackSid) -> bool {
+    match &to.visit {
+        Some(visit) => visit.takes(from),
+        None => to.media != MediaState::None && to.wanted.get(track).copied().unwrap_or(to.auto_subscribe),
+    }
 }
 
 /// The token's `canSubscribe` and the owner's word. A hidden participant's tracks are nobody's: to have one would be
 /// to know of it.
-fn permitted(from: &Participant, track: &TrackSid, to: &Participant) -> bool {
+pub(super) fn permitted(from: &Participant, track: &TrackSid, to: &Participant) -> bool {
     let known = from
         .track(track.as_str())
         .is_some_and(|t| t.live && [TrackType::Audio as i32, TrackType::Video as i32].contains(&t.info.r#type));

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    AdminError, LinkId, Now, RoomError, RpcOutcome, ToPeer,
+    AdminError, Agreed, Direct, LinkId, Now, RoomError, RpcOutcome, ToPeer,
     agent::{AgentEvent, AgentOptions, AgentParticipant, InjectedVoice},
     hooks::HookSender,
     room::{Output, Room},
@@ -53,6 +53,19 @@ pub(super) enum Mail {
         request: Box<proto::JoinRequest>,
         connections: Connections,
         reply: oneshot::Sender<Result<Link, RoomError>>,
+    },
+    /// A client comes in without a socket.
+    JoinDirect {
+        claims: Box<Claims>,
+        how: Direct,
+        offer: String,
+        reply: oneshot::Sender<Result<Box<Agreed>, RoomError>>,
+    },
+    /// The participant without a socket that this identity has under this sid is asked for, or asks.
+    Direct {
+        sid: ParticipantSid,
+        identity: Identity,
+        ask: AskDirect,
     },
     Request {
         link: LinkId,
@@ -99,6 +112,13 @@ pub(super) enum Mail {
     },
 }
 
+/// What is wanted of a participant without a socket.
+pub(super) enum AskDirect {
+    Agreed(oneshot::Sender<Result<Box<Agreed>, RoomError>>),
+    Offer { sdp: String, reply: oneshot::Sender<Result<Box<Agreed>, RoomError>> },
+    Leave(oneshot::Sender<Result<(), RoomError>>),
+}
+
 /// A client's connection to the room, before it is dressed for the signalling side.
 pub(super) struct Link {
     pub id: LinkId,
@@ -115,6 +135,8 @@ pub(super) struct RoomTask {
     load: Arc<AtomicUsize>,
     counted: usize,
     links: HashMap<LinkId, mpsc::Sender<ToPeer>>,
+    /// Who waits for the answer to a participant's last offer.
+    offers: HashMap<ParticipantSid, oneshot::Sender<Result<Box<Agreed>, RoomError>>>,
     agents: HashMap<ParticipantSid, mpsc::Sender<AgentEvent>>,
     hooks: Option<HookSender>,
     links_made: u64,
@@ -141,6 +163,7 @@ impl RoomTask {
             load,
             counted: 0,
             links: HashMap::new(),
+            offers: HashMap::new(),
             agents: HashMap::new(),
             hooks,
             links_made: 0,
@@ -175,6 +198,14 @@ impl RoomTask {
                     self.room.handle_link_closed(now, link.id);
                 }
             }
+            Mail::JoinDirect { claims, how, offer, reply } => match self.room.join_direct(now, *claims, how, offer) {
+                Ok(participant) => {
+                    tracing::info!(room = %self.room.sid, %participant, "joined without a socket");
+                    self.offers.insert(participant, reply);
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Mail::Direct { sid, identity, ask } => self.ask_direct(now, sid, &identity, ask),
             Mail::Request { link, request } => self.room.handle_request(now, link, *request),
             Mail::LinkClosed { link } => {
                 self.links.remove(&link);
@@ -240,6 +271,31 @@ impl RoomTask {
         })
     }
 
+    /// An answer that nobody waits for any more is no loss: the client asks again.
+    fn ask_direct(&mut self, now: Now, sid: ParticipantSid, identity: &Identity, ask: AskDirect) {
+        match ask {
+            AskDirect::Agreed(reply) => {
+                let agreed = self.room.agreed(&sid, identity);
+                drop(reply.send(agreed.map(Box::new).ok_or(RoomError::NotHere)));
+            }
+            AskDirect::Offer { sdp, reply } => match self.room.offer_directly(&sid, identity, sdp) {
+                true => drop(self.offers.insert(sid, reply)),
+                false => drop(reply.send(Err(RoomError::NotHere))),
+            },
+            AskDirect::Leave(reply) => {
+                let left = self.room.leave_directly(now, &sid, identity);
+                drop(reply.send(if left { Ok(()) } else { Err(RoomError::NotHere) }));
+            }
+        }
+    }
+
+    fn answered(&mut self, participant: &ParticipantSid, result: Result<Box<Agreed>, RoomError>) {
+        let Some(reply) = self.offers.remove(participant) else { return };
+        if reply.send(result).is_err() {
+            self.room.abandon(now(), participant);
+        }
+    }
+
     fn join_agent(&mut self, now: Now, options: AgentOptions) -> Result<AgentParticipant, RoomError> {
         let mailbox = self.sender.upgrade().ok_or(RoomError::Closed)?;
         let identity = options.identity.clone();
@@ -264,6 +320,8 @@ impl RoomTask {
             match output {
                 Output::Signal { link, message } => self.send(link, message),
                 Output::CloseLink(link) => drop(self.links.remove(&link)),
+                Output::Answered { participant, result } => self.answered(&participant, result),
+                Output::CloseDirect(participant) => drop(self.offers.remove(&participant)),
                 Output::Media(command) => {
                     if self.worker.send(command).await.is_err() {
                         tracing::error!(room = %self.room.sid, "the media worker is gone; the room closes");

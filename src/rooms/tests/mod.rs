@@ -3,6 +3,7 @@
 mod admin;
 mod agents;
 mod data;
+mod direct;
 mod hooks;
 mod media;
 mod membership;

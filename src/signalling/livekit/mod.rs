@@ -17,6 +17,7 @@ use axum::{
 };
 use tower_http::cors::{Any, CorsLayer};
 
+use super::IDENTITY_BYTES_MAX;
 use crate::{
     auth::{self, ApiKeys, AuthError, Claims},
     rooms::{Connections, RoomError, Rooms},
@@ -25,9 +26,6 @@ use crate::{
 
 /// What a client is told to wait when the server is full or going down.
 const RETRY_AFTER_SECS: &str = "2";
-/// Longest identity, in bytes.
-const IDENTITY_BYTES_MAX: usize = 256;
-
 /// What the handlers need.
 #[derive(Clone)]
 pub struct Signalling {
@@ -73,7 +71,10 @@ impl Refusal {
             Refusal::Room(error) => match error {
                 RoomError::NotFound => StatusCode::NOT_FOUND,
                 RoomError::NoIdentity | RoomError::BadName => StatusCode::BAD_REQUEST,
-                RoomError::IdentityTaken => StatusCode::FORBIDDEN,
+                RoomError::IdentityTaken | RoomError::MayNotPublish => StatusCode::FORBIDDEN,
+                // Not said to a client that has a socket.
+                RoomError::OfferRejected(_) => StatusCode::BAD_REQUEST,
+                RoomError::NotHere => StatusCode::NOT_FOUND,
                 RoomError::Closed
                 | RoomError::TooManyRooms
                 | RoomError::RoomFull
