@@ -125,10 +125,8 @@ impl Server {
             }),
         };
         let readiness = app.readiness.clone();
-        let router = http::app(
-            app,
-            signalling::livekit::router(Signalling { rooms: rooms.clone(), keys, metrics: metrics.clone() }),
-        );
+        let router =
+            http::app(app, signalling::router(Signalling { rooms: rooms.clone(), keys, metrics: metrics.clone() }));
         // Before anybody is let in: whoever comes back must find the interview that is taken up, not a new room.
         let recovered = interviews.recover().await.map_err(fault)?;
         if recovered > 0 {

@@ -68,7 +68,8 @@ impl FromRef<App> for Arc<Metrics> {
     }
 }
 
-/// The whole surface. `signalling` brings `/rtc/v1`.
+/// The whole surface. `signalling` brings `/rtc/v1`, `/whip/v1` and `/whep/v1`, and its own cross-origin rules: WHIP has
+/// an `OPTIONS` of its own.
 pub fn app(app: App, signalling: Router) -> Router {
     let rest = interviews::router()
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -81,15 +82,15 @@ pub fn app(app: App, signalling: Router) -> Router {
         .route("/readyz", get(readyz))
         .fallback(page::serve)
         .layer(CompressionLayer::new())
-        .with_state(app.clone())
-        .merge(signalling);
+        .with_state(app.clone());
     if app.options.metrics {
         router = router.merge(metrics_router(app.metrics.clone()));
     }
     let router = router
+        .layer(layers::cors())
+        .merge(signalling)
         .layer(from_fn_with_state(app.metrics.clone(), layers::measure))
-        .layer(from_fn(layers::security_headers))
-        .layer(layers::cors());
+        .layer(from_fn(layers::security_headers));
     // Outside of the routing, as it changes the path.
     Router::new().fallback_service(router).layer(from_fn(layers::collapse_slashes))
 }
