@@ -107,7 +107,7 @@ impl From<RoomError> for TwirpError {
         let code = match error {
             RoomError::NotFound | RoomError::NotHere | RoomError::Closed => Code::NotFound,
             RoomError::BadName | RoomError::NoIdentity | RoomError::OfferRejected(_) => Code::InvalidArgument,
-            RoomError::IdentityTaken | RoomError::MayNotPublish => Code::PermissionDenied,
+            RoomError::IdentityTaken | RoomError::MayNotPublish | RoomError::TakenOut => Code::PermissionDenied,
             RoomError::TooManyRooms | RoomError::RoomFull => Code::ResourceExhausted,
             RoomError::Draining | RoomError::NoWorker => Code::Unavailable,
         };

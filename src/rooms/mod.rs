@@ -134,6 +134,8 @@ pub enum RoomError {
     OfferRejected(&'static str),
     #[error("there is no such participant")]
     NotHere,
+    #[error("somebody else joined with the same identity before this offer was answered")]
+    TakenOut,
 }
 
 /// All rooms of this server.

@@ -321,7 +321,13 @@ impl RoomTask {
                 Output::Signal { link, message } => self.send(link, message),
                 Output::CloseLink(link) => drop(self.links.remove(&link)),
                 Output::Answered { participant, result } => self.answered(&participant, result),
-                Output::CloseDirect(participant) => drop(self.offers.remove(&participant)),
+                Output::CloseDirect(participant) => {
+                    // In a room that closed one may try again; who was replaced must not replace in turn.
+                    let error = if self.room.is_closed() { RoomError::Closed } else { RoomError::TakenOut };
+                    if let Some(reply) = self.offers.remove(&participant) {
+                        drop(reply.send(Err(error)));
+                    }
+                }
                 Output::Media(command) => {
                     if self.worker.send(command).await.is_err() {
                         tracing::error!(room = %self.room.sid, "the media worker is gone; the room closes");
@@ -438,5 +444,38 @@ mod tests {
         assert!(event.event == "room_started" && event.id.starts_with("EV_") && event.created_at > 0, "{event:?}");
         assert!(told.try_recv().is_err());
         assert_eq!(metrics.webhooks.with_label_values(&["room_finished", "dropped"]).get(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_replaced_while_it_waits_for_its_answer_hears_so() {
+        let (worker, mut told) = WorkerHandle::detached();
+        let (sender, mailbox) = mpsc::channel(1);
+        let name = RoomName::from("room");
+        let room = Room::new(name.clone(), RoomSid::random(), Config::default(), Arc::new(Metrics::new()), now());
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), None);
+        let join = || {
+            let (reply, answer) = oneshot::channel();
+            let claims = Box::new(Claims::new(&"ada".into(), Grants::participant(&name)));
+            (Mail::JoinDirect { claims, how: Direct::Play { of: None }, offer: "an offer".into(), reply }, answer)
+        };
+        let ((first, replaced), (second, answered)) = (join(), join());
+        task.handle(first);
+        task.flush().await;
+        task.handle(second);
+        task.flush().await;
+        assert_eq!(replaced.await.unwrap().err(), Some(RoomError::TakenOut));
+        let participant = task.offers.keys().next().unwrap().clone();
+        let kind = EventKind::Answer { offer_id: 1, sdp: "an answer".into(), tracks: Vec::new() };
+        task.handle(Mail::Event { participant, kind });
+        task.flush().await;
+        assert_eq!(answered.await.unwrap().ok().map(|agreed| agreed.answer), Some("an answer".to_owned()));
+        assert!(task.offers.is_empty());
+        // One that waits while the room closes may try in the next room of this name.
+        let (third, waiting) = join();
+        task.handle(third);
+        task.room.close(now(), DisconnectReason::RoomClosed, Action::Disconnect);
+        task.flush().await;
+        assert_eq!(waiting.await.unwrap().err(), Some(RoomError::Closed));
+        told.close();
     }
 }

@@ -74,6 +74,7 @@ impl Refusal {
                 RoomError::IdentityTaken | RoomError::MayNotPublish => StatusCode::FORBIDDEN,
                 // Not said to a client that has a socket.
                 RoomError::OfferRejected(_) => StatusCode::BAD_REQUEST,
+                RoomError::TakenOut => StatusCode::CONFLICT,
                 RoomError::NotHere => StatusCode::NOT_FOUND,
                 RoomError::Closed
                 | RoomError::TooManyRooms
