@@ -1,12 +1,15 @@
-// WHIP and WHEP as browsers speak them: plain peer connections and fetch, no SDK. A LiveKit client is in the same room.
+// WHIP and WHEP as browsers speak them, by plain peer connections and fetch, and as an encoder does that nobody here
+// wrote: Debian's whip-client, on GStreamer. A LiveKit client is in the same room.
 import assert from 'node:assert/strict';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe } from 'node:test';
 import { COLOURS, launch, openPage } from '../lib/browser.mjs';
-import { ROOT } from '../lib/paths.mjs';
+import { output, ROOT, TOOLS } from '../lib/paths.mjs';
+import { must, start } from '../lib/process.mjs';
 import { serve, viva } from '../lib/server.mjs';
 import { steps } from '../lib/steps.mjs';
-import { until } from '../lib/wait.mjs';
+import { Hopeless, until } from '../lib/wait.mjs';
 
 const SDK = join(ROOT, 'web/node_modules/livekit-client/dist/livekit-client.umd.js');
 
@@ -98,13 +101,29 @@ async function received(identity) {
   return result;
 }
 
-describe('WHIP and WHEP in a browser', () => {
-  let server, browser, endpoint;
+/** An address of this machine beside loopback, which GStreamer's ICE leaves out. */
+const ADDRESS = Object.values(networkInterfaces()).flat().find((it) => it.family === 'IPv4' && !it.internal)?.address;
+const AUDIO = 'audiotestsrc is-live=true wave=ticks ! audioconvert ! audioresample ! opusenc ! rtpopuspay pt=100 ssrc=1'
+  + ' ! application/x-rtp,media=audio,encoding-name=OPUS,payload=100';
+const VIDEO = 'videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=15/1 ! videoconvert'
+  + ' ! vp8enc deadline=1 keyframe-max-dist=30 ! rtpvp8pay pt=96 ssrc=2'
+  + ' ! application/x-rtp,media=video,encoding-name=VP8,payload=96';
+
+/** Starts Debian's WHIP client with a test picture and sound. */
+async function startEncoder(url, token) {
+  const shim = join(output('e2e', 'shim'), 'libgupnp-igd-1.0.so.4');
+  await must('cc', ['-shared', '-fPIC', '-Wl,-soname,libgupnp-igd-1.0.so.4', '-o', shim, join(TOOLS, 'whip-client-shim.c')]);
+  const args = ['--url', url, '--token', token, '--audio', AUDIO, '--video', VIDEO, '--disable-colors'];
+  return start('whip-client', args, { env: { LD_PRELOAD: shim } });
+}
+
+describe('WHIP and WHEP', () => {
+  let server, browser, endpoint, encoder;
   const pages = {};
   const step = steps('whip', () => ({ server, ...pages }));
 
   before(async () => {
-    server = await serve('whip');
+    server = await serve('whip', { rtc: { advertise_ips: ['127.0.0.1', ADDRESS].filter(Boolean) } });
     // Another origin than the pages': what they read of the answers, they are allowed to read.
     endpoint = server.base.replace('localhost', '127.0.0.1');
     browser = await launch({ colour: COLOURS.ada });
@@ -115,6 +134,7 @@ describe('WHIP and WHEP in a browser', () => {
     await pages.ada.addScriptTag({ path: SDK });
   });
   after(async () => {
+    await encoder?.stop('SIGKILL');
     await browser?.close();
     await server?.stop();
   });
@@ -196,5 +216,26 @@ describe('WHIP and WHEP in a browser', () => {
       assert.equal(await server.metric(`viva_participant_joins_total{protocol="${protocol}",result="ok"}`), joins);
       assert.equal(await server.metric(`viva_join_duration_seconds_count{protocol="${protocol}"}`), joins);
     }
+  });
+
+  step('an encoder on GStreamer publishes, trickles its candidates, and leaves by DELETE', async (t) => {
+    if (!ADDRESS) return t.skip('this machine has no address beside loopback');
+    encoder = await startEncoder(`${endpoint}/whip/v1`, await token('gstreamer'));
+    await until('the encoder to connect', () => {
+      if (encoder.ended()) throw new Hopeless(`the encoder ended: ${encoder.text()}`);
+      return /ICE (connected|completed)/.test(encoder.text());
+    });
+    await adaGets('gstreamer');
+    const { sources, width } = await pages.ada.evaluate(received, 'gstreamer');
+    assert.deepEqual([...sources.sort(), width], ['camera', 'microphone', 320]);
+    await session('player', '/whep/v1?participant=gstreamer', false);
+    await plays('player');
+    const status = (method, code) =>
+      server.metric(`viva_http_request_duration_seconds_count{method="${method}",route="/whip/v1/{session}",status="${code}"}`);
+    assert.ok((await status('PATCH', 204)) > 0, 'it trickled');
+    const deleted = await status('DELETE', 200);
+    await encoder.stop('SIGINT');
+    await until('the encoder to be gone', () => pages.ada.evaluate(() => !window.room.remoteParticipants.has('gstreamer')));
+    assert.equal(await status('DELETE', 200), deleted + 1);
   });
 });
