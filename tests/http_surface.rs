@@ -20,7 +20,7 @@ use viva::{
     http::{self, App, Options, Readiness, listener},
     interview::{self, Interviews, Providers},
     rooms::{self, Rooms},
-    signalling::livekit::{self, Signalling},
+    signalling::{self, livekit::Signalling},
     speech::{
         ProviderError,
         listener::ListenerConfig,
@@ -110,7 +110,7 @@ impl Rig {
             readiness: readiness.clone(),
             options: Arc::new(options),
         };
-        let router = http::app(app, livekit::router(Signalling { rooms, keys: keys.clone(), metrics }));
+        let router = http::app(app, signalling::router(Signalling { rooms, keys: keys.clone(), metrics }));
         Self { router, keys, readiness, _folder: folder }
     }
 
@@ -305,6 +305,28 @@ async fn consent_is_each_persons_own() {
     rig.post(&path, None, yes.clone()).await.is_problem(401, "unauthorized");
     let admin = rig.mint("boss", Grants { room_admin: true, ..Grants::default() });
     rig.post(&path, Some(&admin), yes).await.is_problem(403, "wrong_room");
+}
+
+#[tokio::test]
+async fn a_page_elsewhere_may_ask_for_all_of_it_before_it_asks() {
+    let rig = Rig::new().await;
+    let preflight = async |path: &str| {
+        let request = Request::options(path)
+            .header(header::ORIGIN, "https://a.example")
+            .header(header::ACCESS_CONTROL_REQUEST_METHOD, "POST")
+            .header(header::ACCESS_CONTROL_REQUEST_HEADERS, "authorization");
+        rig.send(request.body(Body::empty()).expect("valid")).await
+    };
+    for path in ["/v1/interviews", "/v1/no-such", "/rtc/v1/validate", "/whip/v1", "/whep/v1/PA_x", "/livez", "/metrics"]
+    {
+        let answer = preflight(path).await;
+        assert!(answer.status.is_success(), "{path}: {}", answer.status);
+        assert_eq!(answer.header(header::ACCESS_CONTROL_ALLOW_ORIGIN), "*", "{path}");
+        assert_eq!(answer.header(header::ACCESS_CONTROL_ALLOW_HEADERS), "authorization", "{path}");
+    }
+    // Not a preflight like the others: it says what is taken there.
+    let answer = preflight("/whip/v1").await;
+    assert_eq!((answer.status, answer.header("accept-post")), (StatusCode::NO_CONTENT, "application/sdp"));
 }
 
 #[tokio::test]

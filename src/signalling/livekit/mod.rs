@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use super::IDENTITY_BYTES_MAX;
 use crate::{
@@ -41,7 +41,8 @@ pub fn router(state: Signalling) -> Router {
         .route("/rtc/v1/validate", get(validate))
         .route("/rtc", get(connect))
         .route("/rtc/validate", get(validate))
-        .layer(CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any))
+        // A star would not cover `Authorization`.
+        .layer(CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(AllowHeaders::mirror_request()))
         .with_state(state)
 }
 
