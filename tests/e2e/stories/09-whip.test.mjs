@@ -118,7 +118,8 @@ async function startEncoder(url, token) {
 }
 
 describe('WHIP and WHEP', () => {
-  let server, browser, endpoint, encoder;
+  let server, endpoint, encoder;
+  const browsers = [];
   const pages = {};
   const step = steps('whip', () => ({ server, ...pages }));
 
@@ -126,16 +127,20 @@ describe('WHIP and WHEP', () => {
     server = await serve('whip', { rtc: { advertise_ips: ['127.0.0.1', ADDRESS].filter(Boolean) } });
     // Another origin than the pages': what they read of the answers, they are allowed to read.
     endpoint = server.base.replace('localhost', '127.0.0.1');
-    browser = await launch({ colour: COLOURS.ada });
-    for (const name of ['ada', 'encoder', 'player', 'early']) {
-      pages[name] = await openPage(browser, { microphone: 'plain' });
-      await pages[name].goto(server.base);
+    // A camera is opened in two of these pages: each in a browser of its own.
+    for (const [colour, names] of [[COLOURS.ada, ['ada', 'player']], [COLOURS.grace, ['encoder', 'early']]]) {
+      const browser = await launch({ colour });
+      browsers.push(browser);
+      for (const name of names) {
+        pages[name] = await openPage(browser, { microphone: 'plain' });
+        await pages[name].goto(server.base);
+      }
     }
     await pages.ada.addScriptTag({ path: SDK });
   });
   after(async () => {
     await encoder?.stop('SIGKILL');
-    await browser?.close();
+    for (const browser of browsers) await browser.close();
     await server?.stop();
   });
 
