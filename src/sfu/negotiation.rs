@@ -5,8 +5,8 @@
 //! that it announced, in whichever order the two come. A client that offers but once ([`Negotiation::is_fixed`]) is
 //! asked for nothing: its sections stay open, and tracks come and go on them.
 //!
-//! Invariant: a section that is not fixed never goes from one track to another in one answer. It is answered inactive once between, so
-//! that the client sees the one end and the other begin.
+//! Invariant: a section that is not fixed never goes from one track to another in one answer. It is answered inactive
+//! once between, so that the client sees the one end and the other begin.
 
 use std::time::{Duration, Instant};
 
