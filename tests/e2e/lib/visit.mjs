@@ -92,9 +92,11 @@ export const captions = (page) =>
   );
 
 /** Waits for a caption of a person that holds these words. */
-export async function captionOf(page, identity, words) {
-  return until(`the caption "${words}"`, async () =>
-    (await captions(page)).find((c) => c.identity === identity && c.final && plain(c.text).includes(plain(words))),
+export async function captionOf(page, identity, words, options) {
+  return until(
+    `the caption "${words}"`,
+    async () => (await captions(page)).find((c) => c.identity === identity && c.final && plain(c.text).includes(plain(words))),
+    options,
   );
 }
 

@@ -1,39 +1,16 @@
-// A whole interview in a browser whose microphone is a spoken WAV: the words come from the audio, both ways.
+// A whole interview in a browser whose microphone is spoken WAVs: the words come from the audio, both ways.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe } from 'node:test';
-import { launch, openPage } from '../lib/browser.mjs';
+import { launch, openPage, say } from '../lib/browser.mjs';
 import { interviewerPlayed, inOrder, said, storedTranscript } from '../lib/interview.mjs';
 import { SECRET, serve } from '../lib/server.mjs';
-import { hearPhrases, plain, seconds, speak } from '../lib/speech.mjs';
+import { hearPhrases, plain, speak } from '../lib/speech.mjs';
 import { steps } from '../lib/steps.mjs';
 import { ANSWERS, INTERVIEWER, QUESTIONS, SENTENCES, SHORT_PLAN } from '../lib/story.mjs';
 import { API_KEY, transcriber } from '../lib/transcriber.mjs';
-import { captions, practice, question, transcriptOpens } from '../lib/visit.mjs';
+import { captionOf, captions, interviewerIs, practice, question, transcriptOpens } from '../lib/visit.mjs';
 import { until } from '../lib/wait.mjs';
-
-/** Time that the reply to an answer may take before its first sound, s: the endpointing delay and a slow recogniser. */
-const REPLY = 5;
-
-/**
- * The microphone: each answer after the question it belongs to. How long the interviewer speaks is known, because it
- * speaks with the same voice as here; the rest is patience.
- */
-async function microphone() {
-  const takes = async (words) => seconds(await speak(words, { voice: 'en-us' }));
-  const { project, probe, hardest, again } = QUESTIONS;
-  return speak([
-    2 + REPLY + (await takes(['Hello Ada. I am Robin. I ask you three questions.', project])),
-    ANSWERS.short,
-    REPLY + (await takes(['I see.', probe])),
-    ANSWERS.part,
-    REPLY + (await takes(['Thank you.', hardest])),
-    ANSWERS.hardest,
-    REPLY + (await takes(['Thank you.', again])),
-    ANSWERS.again,
-    2,
-  ]);
-}
 
 describe('an interview by voice', () => {
   let ear, server, browser, page, call;
@@ -43,8 +20,8 @@ describe('an interview by voice', () => {
   before(async () => {
     ear = await transcriber('interview', SENTENCES);
     server = await serve('interview', { speech: { stt: ear.config } });
-    browser = await launch({ speech: await microphone() });
-    page = await openPage(browser, { microphone: 'device' });
+    browser = await launch();
+    page = await openPage(browser, { microphone: 'cue' });
   });
   after(async () => {
     await browser?.close();
@@ -57,8 +34,24 @@ describe('an interview by voice', () => {
     assert.equal(call.role, 'interviewee');
   });
 
+  const answers = [ANSWERS.short, ANSWERS.part, ANSWERS.hardest, ANSWERS.again];
+
+  /** As people do: speaks when it is their turn, and once more where a busy machine's stutter left nothing to understand. */
+  async function speaks() {
+    for (const words of answers) {
+      for (let tries = 0; tries < 3; tries++) {
+        await interviewerIs(page, 'listening', { timeout: 90_000 });
+        await say(page, await speak([0.3, words, 0.3]));
+        const heard = await captionOf(page, call.identity, words, { timeout: 12_000 }).catch(() => undefined);
+        if (heard) break;
+      }
+    }
+  }
+
   step('the interviewer greets, asks, follows up a short answer and goes on to the end', async () => {
     const asked = new Set();
+    // What goes wrong in it shows below: the interview does not come to its end, or lacks words.
+    void speaks().catch((error) => console.log(`    the interviewee fell silent: ${error.message}`));
     await until(
       'the interview to end',
       async () => {
@@ -84,8 +77,6 @@ describe('an interview by voice', () => {
     const { project, probe, hardest, again } = QUESTIONS;
     assert.deepEqual(heard, [project, probe, hardest, again].map(plain));
   });
-
-  const answers = [ANSWERS.short, ANSWERS.part, ANSWERS.hardest, ANSWERS.again];
 
   step('captions show what both said', () => {
     const own = seen.captions.filter((c) => c.identity === call.identity && c.final).map((c) => plain(c.text));
