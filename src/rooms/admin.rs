@@ -93,7 +93,7 @@ impl Room {
         }
         if let Some(max) = options.max_participants {
             // Never more than the server's own bound.
-            self.config.max_participants_per_room = self.config.max_participants_per_room.min(max);
+            self.config.max_participants_per_room = max.min(self.participants_max);
         }
         if let Some(metadata) = options.metadata {
             self.metadata = metadata;

@@ -90,6 +90,8 @@ pub(super) struct Room {
     pub(super) name: RoomName,
     pub(super) sid: RoomSid,
     pub(super) metadata: String,
+    /// The server's own bound: a room's options stay within it.
+    pub(super) participants_max: usize,
     created: Now,
     /// In order of joining.
     pub(super) participants: Vec<Participant>,
@@ -112,12 +114,14 @@ pub(super) struct Room {
 impl Room {
     pub fn new(name: RoomName, sid: RoomSid, config: Config, metrics: Arc<Metrics>, now: Now) -> Self {
         let empty_timeout = Duration::from_secs(config.empty_timeout_secs);
+        let participants_max = config.max_participants_per_room;
         metrics.rooms.inc();
         Self {
             config,
             name,
             sid,
             metadata: String::new(),
+            participants_max,
             created: now,
             participants: Vec::new(),
             taps_allowed: HashSet::new(),

@@ -124,6 +124,10 @@ fn a_rooms_own_settings_hold_within_the_servers() {
     let bound = Config::default().max_participants_per_room;
     story.room.set_options(options).unwrap();
     assert_eq!(story.room.info().max_participants as usize, bound);
+    for max in [1, 5] {
+        story.room.set_options(RoomOptions { max_participants: Some(max), ..Default::default() }).unwrap();
+        assert_eq!(story.room.info().max_participants as usize, max, "what was small may grow again");
+    }
     let ada = story.enter("ada");
     story.ask(&ada, Ask::Leave(proto::LeaveRequest::default()));
     story.wait(Duration::from_secs(4));
