@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and running Viva needs, and skips what is there.
-# Usage: scripts/setup.sh [--test]     --test adds what the tests need (Chromium, a speech recogniser, sound tools)
+# Usage: scripts/setup.sh [--test]     --test adds what the tests need (Chromium, a speech recogniser, coturn, sound tools)
 # Written for Debian 12. Runs as root, or as a user with sudo.
 . "$(dirname "$0")/lib.sh"
 
@@ -14,7 +14,7 @@ done
 
 # whisper.cpp and Opus are compiled (cmake, clang for the bindings), espeak-ng is the fallback voice.
 PACKAGES=(build-essential cmake clang libclang-dev pkg-config git curl ca-certificates python3-venv espeak-ng)
-TEST_PACKAGES=(chromium pocketsphinx pocketsphinx-en-us sox ffmpeg sqlite3 simple-whip-client)
+TEST_PACKAGES=(chromium pocketsphinx pocketsphinx-en-us sox ffmpeg sqlite3 simple-whip-client coturn)
 NODE_MIN=18
 # What is installed where Rust is missing or too old: the checks pass with it; a newer clippy may know more lints.
 RUST_TESTED=1.95.0

@@ -29,5 +29,6 @@ pub mod signalling;
 pub mod speech;
 pub mod store;
 pub mod telemetry;
+pub mod turn_server;
 pub mod webhooks;
 pub mod worker;

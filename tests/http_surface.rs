@@ -28,6 +28,7 @@ use viva::{
     },
     store::{self, Store},
     telemetry::Metrics,
+    turn_server::IceServers,
     worker,
 };
 
@@ -110,7 +111,10 @@ impl Rig {
             readiness: readiness.clone(),
             options: Arc::new(options),
         };
-        let router = http::app(app, signalling::router(Signalling { rooms, keys: keys.clone(), metrics }));
+        let router = http::app(
+            app,
+            signalling::router(Signalling { rooms, keys: keys.clone(), ice_servers: IceServers::default(), metrics }),
+        );
         Self { router, keys, readiness, _folder: folder }
     }
 

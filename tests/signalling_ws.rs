@@ -20,6 +20,7 @@ use viva::{
     rooms::{self, Rooms},
     signalling::livekit::{self, Signalling},
     telemetry::Metrics,
+    turn_server::{IceServers, Relay, credentials::password},
     worker,
 };
 
@@ -38,12 +39,17 @@ struct Client {
 }
 
 async fn server(config: rooms::Config) -> Server {
+    server_with(config, IceServers::default()).await
+}
+
+async fn server_with(config: rooms::Config, ice_servers: IceServers) -> Server {
     let metrics = Arc::new(Metrics::new());
     let media = worker::Config { workers: 1, udp_port_base: 0, ..worker::Config::default() };
     let workers = worker::start(&media, metrics.clone()).expect("media starts");
     let rooms = Rooms::new(config, workers, metrics.clone());
     let keys = Arc::new(ApiKeys::dev());
-    let app = livekit::router(Signalling { rooms: rooms.clone(), keys: keys.clone(), metrics: metrics.clone() });
+    let state = Signalling { rooms: rooms.clone(), keys: keys.clone(), ice_servers, metrics: metrics.clone() };
+    let app = livekit::router(state);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -324,4 +330,26 @@ async fn an_announced_track_is_granted_at_once() {
     let published = ada.wait(|m| if let Response::TrackPublished(p) = m { Some(p) } else { None }).await;
     assert_eq!(published.cid, "mic");
     assert!(published.track.unwrap().sid.starts_with("TR_"));
+}
+
+#[tokio::test]
+async fn clients_are_told_of_relays_with_new_credentials_each_time() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let urls = vec!["turn:turn.example.org:3478?transport=udp".to_owned()];
+    let relays = vec![Relay { urls: urls.clone(), secret: "north".into() }];
+    let server = server_with(rooms::Config::default(), IceServers::new(relays, HOUR, true)).await;
+    let (_ada, join) = server.join("ada").await;
+    let relays_only = |told: Option<proto::ClientConfiguration>| {
+        told.is_some_and(|told| told.force_relay() == proto::ClientConfigSetting::Enabled)
+    };
+    assert!(relays_only(join.client_configuration));
+    let [told] = join.ice_servers.as_slice() else { panic!("one relay, not {:?}", join.ice_servers.len()) };
+    assert_eq!((&told.urls, &told.credential), (&urls, &password(&"north".into(), &told.username)));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let left = told.username.split(':').next().and_then(|end| end.parse::<u64>().ok()).expect("an end") - now;
+    assert!((3590..=3600).contains(&left), "good for {left} s");
+    assert!(!told.username.contains("ada"), "nobody is named");
+
+    let (_, other) = server.join("bob").await;
+    assert_ne!(other.ice_servers[0].username, told.username);
 }

@@ -25,6 +25,7 @@ use viva::{
     rooms::{self, Rooms},
     signalling::{self, livekit::Signalling},
     telemetry::Metrics,
+    turn_server::{IceServers, Relay, credentials::password},
     worker,
 };
 
@@ -67,7 +68,11 @@ fn server() -> Server {
     let workers = worker::start(&media, metrics.clone()).expect("media starts");
     let rooms = Rooms::new(rooms::Config::default(), workers, metrics.clone());
     let keys = ApiKeys::dev();
-    let state = Signalling { rooms: rooms.clone(), keys: Arc::new(keys.clone()), metrics: metrics.clone() };
+    let urls = ["turn:turn.example.org:3478?transport=udp", "turns:turn.example.org:5349?transport=tcp"];
+    let relay = Relay { urls: urls.map(str::to_owned).to_vec(), secret: "north".into() };
+    let ice_servers = IceServers::new(vec![relay], Duration::from_secs(3600), false);
+    let keys_of_doors = Arc::new(keys.clone());
+    let state = Signalling { rooms: rooms.clone(), keys: keys_of_doors, ice_servers, metrics: metrics.clone() };
     Server { router: signalling::router(state), rooms, keys, metrics }
 }
 
@@ -383,4 +388,29 @@ async fn an_endpoint_says_what_it_wants() {
     let late = server.offer("/whip/v1", &server.token("ada"), &offer).await;
     late.is_problem(503, "unavailable");
     assert!(!late.header(header::RETRY_AFTER).is_empty());
+}
+
+#[tokio::test]
+async fn clients_are_told_of_relays_when_they_begin_and_when_they_ask_with_a_token() {
+    let server = server();
+    let token = server.token("ada");
+    let (_, offer) = Client::new(Direction::SendOnly, &[MediaKind::Audio]);
+    let begun = server.offer("/whip/v1", &token, &offer).await;
+    assert_eq!(begun.status, StatusCode::CREATED, "{}", begun.body);
+    let asked = server.ask(Method::OPTIONS, "/whep/v1", &token, &[], "").await;
+    for answer in [begun, asked] {
+        let links: Vec<_> =
+            answer.headers.get_all(header::LINK).iter().map(|link| link.to_str().expect("text")).collect();
+        assert_eq!(links.len(), 2, "{links:?}");
+        assert!(links[0].starts_with("<turn:turn.example.org:3478?transport=udp>; rel=\"ice-server\"; "), "{links:?}");
+        assert!(links[1].starts_with("<turns:turn.example.org:5349?transport=tcp>; "), "{links:?}");
+        let part = |name: &str| {
+            links[0].split("; ").find_map(|part| part.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+        };
+        let username = part("username").expect("a user name");
+        assert_eq!(part("credential"), Some(password(&"north".into(), username).as_str()));
+        assert_eq!(part("credential-type"), Some("password"));
+    }
+    let stranger = server.ask(Method::OPTIONS, "/whip/v1", "", &[], "").await;
+    assert_eq!((stranger.status, stranger.headers.get(header::LINK)), (StatusCode::NO_CONTENT, None));
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::layers::Layers;
 pub use self::layers::{Origins, Problem};
-use crate::{auth, interview, models, rooms, speech, store, webhooks, worker};
+use crate::{auth, interview, models, rooms, speech, store, turn_server, webhooks, worker};
 
 /// Read where no `--config` is given, if it is there.
 pub const DEFAULT_FILE: &str = "config/server.yaml";
@@ -27,6 +27,7 @@ pub const DEFAULT_FILE: &str = "config/server.yaml";
 pub struct Config {
     pub server: ServerConfig,
     pub rtc: worker::Config,
+    pub turn_server: turn_server::Config,
     pub rooms: rooms::Config,
     pub auth: auth::Config,
     pub webhooks: webhooks::Config,
@@ -128,10 +129,14 @@ impl std::error::Error for ConfigErrors {}
 
 /// Longest time that a key in seconds may say: far above every sense, far below what a clock can add.
 const SECS_MAX: u64 = 30 * 24 * 60 * 60;
+/// Shortest life of credentials for relays, seconds.
+const CREDENTIALS_TTL_SECS_MIN: u64 = 60;
 /// Longest queue of a tap, packets: five minutes, in which an interview is lost anyway.
 const TAP_PACKETS_MAX: usize = 15_000;
 /// Most threads or requests of recognition at once.
 const THREADS_MAX: usize = 1024;
+/// Most addresses of relays: each is one more attempt of every client.
+const RELAY_URLS_MAX: usize = 8;
 /// Most addresses of webhooks; each has its own queue.
 const WEBHOOK_URLS_MAX: usize = 16;
 /// Longest time of one attempt of a webhook, ms. A room's later events wait for it.
@@ -179,6 +184,7 @@ impl Config {
     fn broken_rules(&self, origins: &Origins) -> Vec<Problem> {
         let mut rules = Rules { origins, problems: Vec::new() };
         self.server_rules(&mut rules);
+        self.turn_server_rules(&mut rules);
         self.webhook_rules(&mut rules);
         self.limits(&mut rules);
         self.speech_rules(&mut rules);
@@ -206,6 +212,27 @@ impl Config {
             "auth.keys",
             self.auth.keys.iter().all(|(key, secret)| !key.is_empty() && !secret.is_empty()),
             "has an empty key or secret: remove it or fill it in",
+        );
+    }
+
+    fn turn_server_rules(&self, rules: &mut Rules<'_>) {
+        let external = &self.turn_server.external;
+        for (url, mistake) in external.urls.iter().filter_map(|url| Some((url, turn_server::url_mistake(url)?))) {
+            rules.broken("turn_server.external.urls", format!("has the address `{url}`, which {mistake}"));
+        }
+        if external.urls.len() > RELAY_URLS_MAX {
+            rules.broken("turn_server.external.urls", format!("has more than {RELAY_URLS_MAX} addresses"));
+        }
+        rules.check(
+            "turn_server.external.secret",
+            external.urls.is_empty() || !external.secret.is_empty(),
+            "is needed with turn_server.external.urls: what the relay has as its shared secret (coturn: \
+             `use-auth-secret` and `static-auth-secret`)",
+        );
+        rules.check(
+            "turn_server.credentials_ttl_secs",
+            self.turn_server.credentials_ttl_secs >= CREDENTIALS_TTL_SECS_MIN,
+            "is at least 60: with less, clocks that differ a little make credentials useless",
         );
     }
 
@@ -238,6 +265,7 @@ impl Config {
     fn limits(&self, rules: &mut Rules<'_>) {
         let (rooms, interview) = (&self.rooms, &self.interview);
         for (key, secs) in [
+            ("turn_server.credentials_ttl_secs", self.turn_server.credentials_ttl_secs),
             ("rooms.empty_timeout_secs", rooms.empty_timeout_secs),
             ("rooms.departure_timeout_secs", rooms.departure_timeout_secs),
             ("rooms.resume_timeout_secs", rooms.resume_timeout_secs),

@@ -150,6 +150,17 @@ fn mistakes_in_webhooks_are_told_all_at_once_and_without_the_address() {
 }
 
 #[test]
+fn a_relay_elsewhere_needs_a_secret_and_addresses_that_clients_understand() {
+    let found = problems(&flags(&[
+        ("turn_server.external.urls", "[turn:turn.example.org, https://turn.example.org]"),
+        ("turn_server.credentials_ttl_secs", "1"),
+    ]));
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].contains("`https://turn.example.org`") && found[0].contains("turns:"), "{found:#?}");
+    assert!(found[1].contains("static-auth-secret") && found[2].contains("at least 60"), "{found:#?}");
+}
+
+#[test]
 fn what_is_printed_hides_secrets() {
     let urls = ("webhooks.urls", "[https://example.org/hush-hush?key=hush-hush]");
     let sources = Sources { dev: true, ..flags(&[("speech.stt.api_key", "hush-hush"), urls]) };

@@ -1,5 +1,6 @@
 //! How clients talk to rooms: LiveKit's signalling, and WHIP and WHEP for clients that have no socket.
 
+mod ice;
 pub mod livekit;
 pub mod whip;
 

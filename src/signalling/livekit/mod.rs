@@ -22,6 +22,7 @@ use crate::{
     auth::{self, ApiKeys, AuthError, Claims},
     rooms::{Connections, RoomError, Rooms},
     telemetry::Metrics,
+    turn_server::IceServers,
 };
 
 /// What a client is told to wait when the server is full or going down.
@@ -31,6 +32,8 @@ const RETRY_AFTER_SECS: &str = "2";
 pub struct Signalling {
     pub rooms: Rooms,
     pub keys: Arc<ApiKeys>,
+    /// What clients are told of relays.
+    pub ice_servers: IceServers,
     pub metrics: Arc<Metrics>,
 }
 
@@ -130,11 +133,11 @@ async fn admit(state: &Signalling, uri: &Uri, parts: &mut RequestHead) -> Result
         None => (legacy::join_request(|name| query(uri, name)).map_err(Refusal::BadRequest)?, Connections::Two),
     };
     let link = state.rooms.join(claims, request, connections).await?;
-    let (keys, metrics) = (state.keys.clone(), state.metrics.clone());
+    let state = state.clone();
     Ok(upgrade
         .max_message_size(codec::FRAME_BYTES_MAX)
         .max_frame_size(codec::FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| ws::serve(socket, link, keys, metrics)))
+        .on_upgrade(move |socket| ws::serve(socket, link, state)))
 }
 
 /// What a client asks when its WebSocket was refused, to show the reason.

@@ -3,7 +3,7 @@
 //! The link's queue ends where the room is done with the client: then everything is written and the socket closed.
 //! A socket that stalls is closed; what the client missed it gets when it resumes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, close_code};
 use livekit_protocol as proto;
@@ -13,11 +13,15 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
 
-use super::codec::{self, Encoding};
+use super::{
+    Signalling,
+    codec::{self, Encoding},
+};
 use crate::{
     auth::ApiKeys,
     rooms::{LinkSender, SignalLink, ToPeer},
-    telemetry::Metrics,
+    signalling::ice,
+    turn_server::IceServers,
 };
 
 /// How often the socket itself is pinged, which keeps proxies from closing it.
@@ -45,9 +49,9 @@ enum End {
 }
 
 /// Runs until the room or the client is done.
-pub(super) async fn serve(mut socket: WebSocket, link: SignalLink, keys: Arc<ApiKeys>, metrics: Arc<Metrics>) {
+pub(super) async fn serve(mut socket: WebSocket, link: SignalLink, state: Signalling) {
     let SignalLink { mut outbound, sender } = link;
-    let end = run(&mut socket, &mut outbound, &sender, &keys, &metrics).await;
+    let end = run(&mut socket, &mut outbound, &sender, &state).await;
     let code = match end {
         End::RoomDone => Some(close_code::NORMAL),
         End::Malformed => Some(close_code::INVALID),
@@ -65,9 +69,9 @@ async fn run(
     socket: &mut WebSocket,
     outbound: &mut mpsc::Receiver<ToPeer>,
     sender: &LinkSender,
-    keys: &ApiKeys,
-    metrics: &Metrics,
+    state: &Signalling,
 ) -> End {
+    let metrics = &state.metrics;
     let (received, sent) =
         (metrics.signal_messages.with_label_values(&["in"]), metrics.signal_messages.with_label_values(&["out"]));
     let mut encoding = Encoding::Binary;
@@ -82,7 +86,7 @@ async fn run(
             message = outbound.recv() => {
                 let Some(message) = message else { return End::RoomDone };
                 sent.inc();
-                let Some(response) = dress(message, keys) else { continue };
+                let Some(response) = dress(message, &state.keys, &state.ice_servers) else { continue };
                 codec::encode_frame(&response, encoding)
             }
             _ = pings.tick() => {
@@ -120,10 +124,22 @@ async fn run(
     }
 }
 
-/// Turns the room's word into a message; tokens are minted here, where the keys are.
-fn dress(message: ToPeer, keys: &ApiKeys) -> Option<SignalResponse> {
+/// Turns the room's word into a message; tokens and credentials are made here, where the keys are.
+fn dress(message: ToPeer, keys: &ApiKeys, ice_servers: &IceServers) -> Option<SignalResponse> {
     let message = match message {
-        ToPeer::Message(message) => *message,
+        ToPeer::Message(message) => match *message {
+            Message::Join(mut join) => {
+                join.ice_servers = ice::servers(ice_servers);
+                join.client_configuration = ice::client_configuration(ice_servers);
+                Message::Join(join)
+            }
+            Message::Reconnect(mut reconnect) => {
+                reconnect.ice_servers = ice::servers(ice_servers);
+                reconnect.client_configuration = ice::client_configuration(ice_servers);
+                Message::Reconnect(reconnect)
+            }
+            other => other,
+        },
         ToPeer::RefreshToken(claims) => match keys.refresh(&claims) {
             Ok(token) => Message::RefreshToken(token),
             Err(error) => {
@@ -154,5 +170,29 @@ impl Allowance {
         if self.left < 0.0 {
             sleep_until(now + Duration::from_secs_f64(-self.left / REQUESTS_PER_SEC)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn_server::Relay;
+
+    #[test]
+    fn who_resumes_gets_new_credentials_for_relays() {
+        let relay = Relay { urls: vec!["turn:a".into()], secret: "north".into() };
+        let ice_servers = IceServers::new(vec![relay], Duration::from_secs(60), true);
+        let credentials = || {
+            let message = ToPeer::Message(Box::new(Message::Reconnect(proto::ReconnectResponse::default())));
+            let dressed = dress(message, &ApiKeys::dev(), &ice_servers).and_then(|response| response.message);
+            let Some(Message::Reconnect(reconnect)) = dressed else { panic!("another message") };
+            assert!(
+                reconnect
+                    .client_configuration
+                    .is_some_and(|client| { client.force_relay() == proto::ClientConfigSetting::Enabled })
+            );
+            reconnect.ice_servers[0].username.clone()
+        };
+        assert_ne!(credentials(), credentials());
     }
 }

@@ -27,7 +27,7 @@ use self::{
     refusal::Refusal,
     sdp::{Credentials, Kind, Offer, Way, track_id},
 };
-use super::{IDENTITY_BYTES_MAX, livekit::Signalling};
+use super::{IDENTITY_BYTES_MAX, ice, livekit::Signalling};
 use crate::{
     auth::{self, AuthError, Claims},
     id::{Identity, ParticipantSid},
@@ -108,7 +108,16 @@ fn routes(protocol: Protocol) -> Router<Signalling> {
     let end = move |State(state): State<Signalling>, Path(sid): Path<String>, headers: HeaderMap| async move {
         end(&state, protocol, sid, &headers).await
     };
-    let endpoint = post(begin).options(|headers| async { preflight(headers, "accept-post", SDP) });
+    let ask = |State(state): State<Signalling>, headers: HeaderMap| async move {
+        let known = authenticate(&state, &headers).is_ok();
+        let mut response = preflight(headers, "accept-post", SDP);
+        // A client with a token may ask before it offers, so that its first candidates have relays among them.
+        if known {
+            link_ice_servers(&state, &mut response);
+        }
+        response
+    };
+    let endpoint = post(begin).options(ask);
     let session = patch(amend).delete(end).options(|headers| async { preflight(headers, "accept-patch", FRAGMENT) });
     Router::new()
         .route(&format!("/{}/v1", protocol.name()), endpoint)
@@ -146,7 +155,16 @@ async fn begin(
     let agreed = state.rooms.join_direct(claims, how, offer.sdp).await?;
     let location = format!("/{}/v1/{}", protocol.name(), agreed.participant);
     let headers = [(header::CONTENT_TYPE, SDP.to_owned()), (header::LOCATION, location), (header::ETAG, etag(&agreed))];
-    Ok((StatusCode::CREATED, headers, agreed.answer).into_response())
+    let mut response = (StatusCode::CREATED, headers, agreed.answer).into_response();
+    link_ice_servers(state, &mut response);
+    Ok(response)
+}
+
+/// Tells of relays, RFC 9725 section 4.6.
+fn link_ice_servers(state: &Signalling, response: &mut Response) {
+    for link in ice::links(&state.ice_servers) {
+        response.headers_mut().append(header::LINK, link);
+    }
 }
 
 /// `PATCH`: candidates, which we have no use for, or an ICE restart.
