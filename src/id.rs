@@ -68,6 +68,10 @@ id!(
     TrackSid
 );
 id!(
+    /// A published data track, `DTR_…`; LiveKit clients check the prefix.
+    DataTrackSid
+);
+id!(
     /// Who a participant is, from the token's `sub`. May be personal data: never logged.
     Identity
 );
@@ -79,7 +83,7 @@ id!(
     /// What was told to webhooks once, `EV_…`: the same in every attempt.
     HookId
 );
-printable!(RoomName, RoomSid, ParticipantSid, TrackSid, InterviewId, HookId);
+printable!(RoomName, RoomSid, ParticipantSid, TrackSid, DataTrackSid, InterviewId, HookId);
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,6 +114,12 @@ impl ParticipantSid {
 impl TrackSid {
     pub fn random() -> Self {
         format!("TR_{}", random_suffix()).into()
+    }
+}
+
+impl DataTrackSid {
+    pub fn random() -> Self {
+        format!("DTR_{}", random_suffix()).into()
     }
 }
 

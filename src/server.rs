@@ -126,7 +126,13 @@ impl Server {
         };
         let readiness = app.readiness.clone();
         let ice_servers = config.turn_server.ice_servers(None);
-        let doors = Signalling { rooms: rooms.clone(), keys, ice_servers, metrics: metrics.clone() };
+        let doors = Signalling {
+            config: config.signalling.clone(),
+            rooms: rooms.clone(),
+            keys,
+            ice_servers,
+            metrics: metrics.clone(),
+        };
         let router = http::app(app, signalling::router(doors));
         // Before anybody is let in: whoever comes back must find the interview that is taken up, not a new room.
         let recovered = interviews.recover().await.map_err(fault)?;

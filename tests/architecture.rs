@@ -37,6 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "interview",
             "models",
             "rooms",
+            "signalling",
             "speech",
             "store",
             "turn_server",

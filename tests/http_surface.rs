@@ -113,7 +113,13 @@ impl Rig {
         };
         let router = http::app(
             app,
-            signalling::router(Signalling { rooms, keys: keys.clone(), ice_servers: IceServers::default(), metrics }),
+            signalling::router(Signalling {
+                config: Default::default(),
+                rooms,
+                keys: keys.clone(),
+                ice_servers: IceServers::default(),
+                metrics,
+            }),
         );
         Self { router, keys, readiness, _folder: folder }
     }

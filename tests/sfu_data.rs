@@ -5,7 +5,9 @@ mod sfu_harness;
 use std::time::Duration;
 
 use sfu_harness::Sim;
+use viva::id::DataTrackSid;
 use viva::sfu::{
+    Command,
     DataChannel::{Lossy, Reliable},
     EventKind, MediaKind,
 };
@@ -100,6 +102,82 @@ fn a_packet_larger_than_its_receiver_takes_holds_up_nothing_behind_it() {
     assert_eq!(sim.sfu.stats().dropped_queue_full, 1);
     sim.route_data(&[ben], Lossy, &[3; 20_000]);
     assert_eq!(sim.sfu.stats().dropped_queue_full, 2);
+    assert_eq!(sim.count(|kind| matches!(kind, EventKind::Closed { .. })), 0);
+}
+
+/// A packet of a data track: a whole frame without extensions.
+fn track_packet(handle: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x18, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0];
+    packet[2..4].copy_from_slice(&handle.to_be_bytes());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+fn publish_data(sim: &mut Sim, client: usize, track: &str, handle: u16) {
+    let (room, participant) = (sim.room.clone(), sim.clients[client].sid.clone());
+    sim.command(Command::PublishData { room, participant, track: track.into(), handle });
+}
+
+fn subscribe_data(sim: &mut Sim, client: usize, track: &str, handle: Option<u16>) {
+    let (room, subscriber) = (sim.room.clone(), sim.clients[client].sid.clone());
+    sim.command(Command::SubscribeData { room, subscriber, track: DataTrackSid::from(track), handle });
+}
+
+#[test]
+fn a_data_track_reaches_who_takes_it_by_the_number_that_each_knows() {
+    let mut sim = Sim::new(46);
+    let (anna, ben, carl) = (sim.join(), sim.join(), sim.join());
+    sim.connect();
+    publish_data(&mut sim, anna, "DTR_pose", 7);
+    publish_data(&mut sim, carl, "DTR_other", 7);
+    subscribe_data(&mut sim, ben, "DTR_pose", Some(1));
+    subscribe_data(&mut sim, carl, "DTR_pose", Some(900));
+    assert!(sim.send_track_data(anna, &track_packet(7, b"here")));
+    assert!(sim.send_track_data(anna, &track_packet(8, b"of no track")));
+    assert!(sim.send_track_data(anna, b"no packet"));
+    sim.run_ms(100);
+    assert_eq!(sim.clients[ben].track_data, [track_packet(1, b"here")]);
+    assert_eq!(sim.clients[carl].track_data, [track_packet(900, b"here")]);
+    assert!(sim.clients[anna].track_data.is_empty());
+    assert_eq!((sim.sfu.stats().data_tracks_in, sim.sfu.stats().data_tracks_out), (3, 2));
+    assert_eq!(sim.sfu.stats().dropped_malformed, 1);
+    assert_eq!(sim.count(|kind| matches!(kind, EventKind::Data { .. })), 0, "the control plane sees none of it");
+    // One takes it no more; then the publisher leaves, and whoever has its number next is nobody's publisher.
+    subscribe_data(&mut sim, ben, "DTR_pose", None);
+    sim.send_track_data(anna, &track_packet(7, b"there"));
+    sim.run_ms(100);
+    assert_eq!((sim.clients[ben].track_data.len(), sim.clients[carl].track_data.len()), (1, 2));
+    sim.leave(anna);
+    publish_data(&mut sim, ben, "DTR_late", 7);
+    sim.send_track_data(ben, &track_packet(7, b"unheard"));
+    sim.run_ms(100);
+    assert_eq!(sim.clients[carl].track_data.len(), 2);
+}
+
+#[test]
+fn a_flood_of_data_tracks_is_dropped_and_counted_and_reliable_data_passes() {
+    let mut sim = Sim::new(47);
+    let (anna, ben) = (sim.join(), sim.join());
+    sim.connect();
+    publish_data(&mut sim, anna, "DTR_flood", 1);
+    subscribe_data(&mut sim, ben, "DTR_flood", Some(1));
+    let packet = track_packet(1, &[0; 16_000]);
+    let mut sent = 0;
+    for _ in 0..1_500 {
+        sent += u64::from(sim.send_track_data(anna, &packet));
+        sim.run_ms(1);
+    }
+    sim.run_for(Duration::from_secs(2));
+    let stats = sim.sfu.stats();
+    assert!(sent > 900 && stats.data_tracks_in == sent, "{sent} sent, {} came", stats.data_tracks_in);
+    assert!(stats.dropped_queue_full > 0, "a participant may send 4 MiB a second");
+    // What is left of a packet that was cut into several datagrams and dropped before the core cannot be told.
+    assert!(stats.data_tracks_out <= sent - stats.dropped_queue_full);
+    assert!(sim.send_data(anna, Reliable, b"after all"));
+    sim.route_data(&[ben], Reliable, b"me too");
+    sim.run_ms(200);
+    assert_eq!(sim.clients[ben].data, [(Reliable, b"me too".to_vec())]);
+    assert_eq!(sim.count(|kind| matches!(kind, EventKind::Data { .. })), 1);
     assert_eq!(sim.count(|kind| matches!(kind, EventKind::Closed { .. })), 0);
 }
 

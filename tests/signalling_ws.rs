@@ -48,7 +48,13 @@ async fn server_with(config: rooms::Config, ice_servers: IceServers) -> Server {
     let workers = worker::start(&media, metrics.clone()).expect("media starts");
     let rooms = Rooms::new(config, workers, metrics.clone());
     let keys = Arc::new(ApiKeys::dev());
-    let state = Signalling { rooms: rooms.clone(), keys: keys.clone(), ice_servers, metrics: metrics.clone() };
+    let state = Signalling {
+        config: Default::default(),
+        rooms: rooms.clone(),
+        keys: keys.clone(),
+        ice_servers,
+        metrics: metrics.clone(),
+    };
     let app = livekit::router(state);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();

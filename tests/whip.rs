@@ -72,7 +72,13 @@ fn server() -> Server {
     let relay = Relay { urls: urls.map(str::to_owned).to_vec(), secret: "north".into() };
     let ice_servers = IceServers::new(vec![relay], Duration::from_secs(3600), false);
     let keys_of_doors = Arc::new(keys.clone());
-    let state = Signalling { rooms: rooms.clone(), keys: keys_of_doors, ice_servers, metrics: metrics.clone() };
+    let state = Signalling {
+        config: Default::default(),
+        rooms: rooms.clone(),
+        keys: keys_of_doors,
+        ice_servers,
+        metrics: metrics.clone(),
+    };
     Server { router: signalling::router(state), rooms, keys, metrics }
 }
 

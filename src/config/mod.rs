@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use self::layers::Layers;
 pub use self::layers::{Origins, Problem};
-use crate::{auth, interview, models, rooms, speech, store, turn_server, webhooks, worker};
+use crate::{
+    auth, interview, models, rooms, signalling::livekit as signalling, speech, store, turn_server, webhooks, worker,
+};
 
 /// Read where no `--config` is given, if it is there.
 pub const DEFAULT_FILE: &str = "config/server.yaml";
@@ -29,6 +31,7 @@ pub struct Config {
     pub rtc: worker::Config,
     pub turn_server: turn_server::Config,
     pub rooms: rooms::Config,
+    pub signalling: signalling::Config,
     pub auth: auth::Config,
     pub webhooks: webhooks::Config,
     pub speech: speech::Config,

@@ -164,6 +164,9 @@ impl Room {
         for track in forbidden {
             self.take_down(sid, &track);
         }
+        if !self.get(sid).is_some_and(|p| p.grants.can_publish_data()) {
+            self.end_data_tracks(sid, |_| true);
+        }
         self.sync_subscriber(sid);
         self.follow();
         self.refresh_token(now, sid);

@@ -7,6 +7,7 @@ mod admin;
 mod agent;
 mod agents;
 mod data;
+mod data_tracks;
 mod direct;
 mod events;
 mod hooks;

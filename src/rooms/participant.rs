@@ -8,7 +8,7 @@ use std::{
 use livekit_protocol as proto;
 use proto::{ParticipantInfo, TrackInfo, TrackSource, participant_info};
 
-use super::{LinkId, Now, direct::Visit};
+use super::{LinkId, Now, data_tracks::DataTracks, direct::Visit};
 use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, TrackSid},
@@ -109,6 +109,7 @@ pub(super) struct Participant {
     pub permission: Option<proto::SubscriptionPermission>,
     /// Tracks of others that were announced to it on its present socket.
     pub announced: HashSet<TrackSid>,
+    pub data_tracks: DataTracks,
 
     /// The last reliable packet that was taken from it.
     pub last_sequence: u32,
@@ -150,6 +151,7 @@ impl Participant {
             subscribed: HashSet::new(),
             permission: None,
             announced: HashSet::new(),
+            data_tracks: DataTracks::default(),
             last_sequence: 0,
             nonces: VecDeque::new(),
             reliable_open: false,
@@ -256,7 +258,8 @@ impl Participant {
             name: self.name.clone(),
             version: self.version,
             permission: Some(permission(&self.grants, self.kind)),
-            is_publisher: self.live_tracks().next().is_some(),
+            is_publisher: self.live_tracks().next().is_some() || !self.data_tracks.published.is_empty(),
+            data_tracks: self.data_tracks.published.clone(),
             kind: self.kind as i32,
             attributes: self.attributes.clone(),
             client_protocol: self.client_protocol,
@@ -270,6 +273,7 @@ impl Participant {
         ParticipantInfo {
             state: participant_info::State::Disconnected as i32,
             tracks: Vec::new(),
+            data_tracks: Vec::new(),
             version: self.version + 1,
             disconnect_reason: reason as i32,
             ..self.info()

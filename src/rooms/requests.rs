@@ -77,6 +77,9 @@ pub(super) fn apply_join_request(p: &mut Participant, request: &JoinRequest) {
     }
     // Absent settings: what proto3 makes of absence is `false`, which no client means.
     p.auto_subscribe = request.connection_settings.as_ref().is_none_or(|settings| settings.auto_subscribe);
+    let settings = request.connection_settings.as_ref();
+    // Data tracks may be many and fast: they are taken one by one, unless the client says otherwise.
+    p.data_tracks.auto_subscribe = settings.and_then(|it| it.auto_subscribe_data_track).unwrap_or(false);
     if p.grants.can_update_own_metadata() {
         let change = MetadataChange {
             name: String::new(),
@@ -114,17 +117,12 @@ impl Room {
             }
             Ask::Leave(_) => self.remove(now, &sid, DisconnectReason::ClientInitiated, None),
             Ask::Simulate(simulate) => self.simulate(now, &sid, simulate.scenario),
-            Ask::PublishDataTrackRequest(request) => {
-                self.refuse(&sid, 0, Reason::UnsupportedType, Some(Request::PublishDataTrack(request)));
-            }
-            // An ICE-lite server answers whoever proves itself by a request: it has no use for candidates. Layers, data
-            // tracks and blobs are not supported, and nothing is owed for them.
-            Ask::Trickle(_)
-            | Ask::UpdateLayers(_)
-            | Ask::UnpublishDataTrackRequest(_)
-            | Ask::UpdateDataSubscription(_)
-            | Ask::StoreDataBlobRequest(_)
-            | Ask::GetDataBlobRequest(_) => {}
+            Ask::PublishDataTrackRequest(request) => self.publish_data_track(&sid, request),
+            Ask::UnpublishDataTrackRequest(request) => self.unpublish_data_track(&sid, request),
+            Ask::UpdateDataSubscription(update) => self.update_data_subscription(&sid, &update),
+            // An ICE-lite server answers whoever proves itself by a request: it has no use for candidates. Layers and
+            // blobs are not supported, and nothing is owed for them.
+            Ask::Trickle(_) | Ask::UpdateLayers(_) | Ask::StoreDataBlobRequest(_) | Ask::GetDataBlobRequest(_) => {}
         }
     }
 
@@ -173,6 +171,11 @@ impl Room {
             Reason::NotAllowed => "the token does not allow this",
             Reason::LimitExceeded => "this is more than the server takes",
             Reason::UnsupportedType => "this server does not support this",
+            Reason::NotFound => "there is no such track",
+            Reason::InvalidHandle => "the handle must be a number from 1 to 65535",
+            Reason::InvalidName => "the name must have 1 to 256 bytes",
+            Reason::DuplicateHandle => "another data track of this participant has this handle",
+            Reason::DuplicateName => "another data track of this participant has this name",
             _ => "the request cannot be met",
         };
         let response =
@@ -186,7 +189,7 @@ impl Room {
         let unknown = |published: &proto::TrackPublishedResponse| {
             published.track.as_ref().is_some_and(|track| p.track(&track.sid).is_none())
         };
-        if state.publish_tracks.iter().any(unknown) {
+        if state.publish_tracks.iter().any(unknown) || !self.sync_data_published(sid, &state) {
             return self.remove(now, sid, DisconnectReason::StateMismatch, Some(Action::Reconnect));
         }
         if let Some(subscription) = &state.subscription {
@@ -194,6 +197,9 @@ impl Room {
         }
         for track in &state.track_sids_disabled {
             self.pause(sid, track, true);
+        }
+        if let Some(subscription) = &state.data_subscription {
+            self.update_data_subscription(sid, subscription);
         }
         self.replay_missed(now, sid, &state.datachannel_receive_states);
     }

@@ -2,7 +2,7 @@
 //!
 //! Inputs are `join*`, `resume`, `handle_*` and `allow_tap`; then drain `poll_output` and wait until `poll_timeout`.
 //! Its parts are in `requests` (what clients ask), `direct` (those without a socket), `admin` (what services ask),
-//! `publish`, `subscribe`, `data`, `events` (what the media worker says), `speaking`, `agents`, `taps` and `hooks`.
+//! `publish`, `subscribe`, `data`, `data_tracks`, `events` (what the media worker says), `speaking`, `agents`, `taps` and `hooks`.
 //!
 //! Invariants: nobody learns of a hidden participant; a track is announced to a client before media or SDP of it
 //! goes there; the media worker is told of a subscription only where both sides permit it.
@@ -326,6 +326,7 @@ impl Room {
         self.tell_room_update_to(&sid);
         self.tell_speakers_to(&sid);
         self.tell_qualities_to(&sid);
+        self.tell_data_handles_to(&sid);
         self.refresh_token(now, &sid);
         if let Some(state) = request.sync_state {
             self.sync_state(now, &sid, state);
@@ -402,6 +403,9 @@ impl Room {
         for track in gone.live_tracks() {
             self.forget_track(&track.sid);
             self.count_track(track.kind, -1);
+        }
+        for info in &gone.data_tracks.published {
+            self.forget_data_track(&info.sid.as_str().into());
         }
         self.follow();
         self.media(Command::Leave { room: self.sid.clone(), participant: sid.clone() });

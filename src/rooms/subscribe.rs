@@ -23,6 +23,7 @@ impl Room {
         for (owner, track) in self.tracks_but_of(subscriber) {
             self.sync(&owner, &track, subscriber);
         }
+        self.sync_data_subscriber(subscriber, &[]);
     }
 
     /// Brings every subscription to this track in line.
@@ -119,6 +120,7 @@ impl Room {
             self.tell(&subscriber, Response::SubscriptionPermissionUpdate(update));
             self.sync(owner, &track, &subscriber);
         }
+        self.sync_data_of(owner);
         self.follow();
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::{
-    id::{ParticipantSid, RoomSid, TrackSid},
+    id::{DataTrackSid, ParticipantSid, RoomSid, TrackSid},
     media::{OpusFrame, TapWriter},
 };
 
@@ -123,6 +123,25 @@ pub enum Command {
         channel: DataChannel,
         payload: Bytes,
     },
+    /// Makes a data track: packets that this participant numbers with `handle` on its data track channel are of it.
+    PublishData {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: DataTrackSid,
+        handle: u16,
+    },
+    UnpublishData {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: DataTrackSid,
+    },
+    /// Forwards a data track to this participant, numbered with `handle`; `None` ends that.
+    SubscribeData {
+        room: RoomSid,
+        subscriber: ParticipantSid,
+        track: DataTrackSid,
+        handle: Option<u16>,
+    },
     /// Copies every Opus packet of this participant's track into the tap from now on. One tap per track; a second
     /// replaces the first. `id` comes back in [`EventKind::TapClosed`].
     OpenTap {
@@ -159,6 +178,9 @@ impl Command {
             | Self::Subscribe { room, .. }
             | Self::Pause { room, .. }
             | Self::SendData { room, .. }
+            | Self::PublishData { room, .. }
+            | Self::UnpublishData { room, .. }
+            | Self::SubscribeData { room, .. }
             | Self::OpenTap { room, .. }
             | Self::CloseTap { room, .. }
             | Self::Inject { room, .. } => room,

@@ -7,6 +7,8 @@
 
 mod api;
 mod clock;
+mod data_packet;
+mod data_tracks;
 mod demux;
 mod downlinks;
 mod forwarder;
@@ -252,6 +254,9 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
         }
         Command::Pause { subscriber, track, paused, .. } => room.pause(now, &subscriber, &track, paused, cx),
         Command::SendData { to, channel, payload, .. } => room.send_data(now, &to, channel, &payload, cx),
+        Command::PublishData { participant, track, handle, .. } => room.publish_data(&participant, track, handle),
+        Command::UnpublishData { participant, track, .. } => room.unpublish_data(&participant, &track),
+        Command::SubscribeData { subscriber, track, handle, .. } => room.subscribe_data(&subscriber, &track, handle),
         Command::OpenTap { participant, track, id, tap, .. } => {
             room.open_tap(&participant, &track, Tap { id, writer: tap }, cx);
         }

@@ -53,6 +53,8 @@ pub struct Participant {
     up: bool,
     pub armed: Armed,
     pub data: DataBudget,
+    /// The same for packets of data tracks: a sensor must not use up what text needs.
+    pub data_tracks: DataBudget,
     routes: Vec<Route>,
     /// How far streams got whose section waits for another track, where sections stay open.
     retired: Vec<Subscription>,
@@ -86,6 +88,7 @@ impl Participant {
             up: false,
             armed: Armed::default(),
             data: DataBudget::new(now),
+            data_tracks: DataBudget::new(now),
             routes: Vec::new(),
             retired: Vec::new(),
         }

@@ -12,6 +12,7 @@ use std::{
 use super::{
     Context, DataChannel, EventKind, Route, TimerKey,
     api::Connections,
+    data_tracks::DataTracks,
     participant::{Leg, Participant, ParticipantKey},
     slots::{Key, Slots},
     speakers::ActiveSpeakers,
@@ -35,6 +36,7 @@ pub struct Room {
     pub(super) by_sid: HashMap<ParticipantSid, ParticipantKey>,
     pub(super) tracks: Slots<Track>,
     pub(super) tracks_by_sid: HashMap<TrackSid, TrackKey>,
+    pub(super) data_tracks: DataTracks,
     pub(super) speakers: ActiveSpeakers<ParticipantKey>,
     pub(super) dirty: Vec<ParticipantKey>,
     inbox: VecDeque<(ParticipantKey, Leg, Notice)>,
@@ -50,6 +52,7 @@ impl Room {
             by_sid: HashMap::new(),
             tracks: Slots::default(),
             tracks_by_sid: HashMap::new(),
+            data_tracks: DataTracks::default(),
             speakers: ActiveSpeakers::default(),
             dirty: Vec::new(),
             inbox: VecDeque::new(),
@@ -86,6 +89,7 @@ impl Room {
         if let Some(participant) = self.participants.remove(key) {
             cx.stats.transports -= participant.connections();
         }
+        self.data_tracks.remove(key);
         self.speakers.remove(key);
         self.unroute(key, cx);
     }
@@ -267,6 +271,7 @@ impl Room {
                     }
                 }
                 Notice::Data(channel, payload) => self.handle_data(now, key, channel, payload, cx),
+                Notice::TrackData(packet) => self.forward_data(now, key, &packet, cx),
                 Notice::KeyframeRequest(mid) => {
                     let carried = self.participants.get(key).and_then(|it| it.carried(&mid));
                     if let Some(track) = carried {

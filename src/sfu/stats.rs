@@ -40,6 +40,9 @@ pub struct SfuStats {
     pub tap_dropped: u64,
     /// Data packets received from participants, `[reliable, lossy]`.
     pub data_in: [u64; 2],
+    /// Packets of data tracks, from publishers and to subscribers.
+    pub data_tracks_in: u64,
+    pub data_tracks_out: u64,
     /// Gauges.
     pub taps_open: u64,
     pub rooms: u64,

@@ -99,6 +99,8 @@ pub enum Notice {
     Disconnected,
     ChannelOpen(DataChannel),
     Data(DataChannel, Bytes),
+    /// A packet of a data track.
+    TrackData(Bytes),
     /// The receiver asks for a keyframe of what this section carries.
     KeyframeRequest(Mid),
     /// It is over; nothing comes after this.
@@ -136,6 +138,8 @@ pub struct Outlet {
 struct Channels {
     reliable: Option<ChannelId>,
     lossy: Option<ChannelId>,
+    /// For data tracks.
+    tracks: Option<ChannelId>,
     backlog: VecDeque<Bytes>,
     backlog_bytes: usize,
 }
@@ -383,6 +387,16 @@ impl Transport {
         }
     }
 
+    /// Sends a packet of a data track, or drops it where the channel has no room or is not there.
+    pub fn send_track_data(&mut self, packet: &[u8], sink: &mut Sink<'_>) {
+        let Some(id) = self.channels.tracks.filter(|_| !self.closed) else { return };
+        if self.write_data(id, packet, sink).unwrap_or(false) {
+            sink.stats.data_tracks_out += 1;
+        } else {
+            sink.stats.dropped_queue_full += 1;
+        }
+    }
+
     fn flush_backlog(&mut self, sink: &mut Sink<'_>) {
         let Some(id) = self.channels.reliable else { return };
         // Taken out before the write, which may end the transport and with it the backlog.
@@ -467,20 +481,28 @@ impl Transport {
                 let channel = match label.as_str() {
                     "_reliable" => DataChannel::Reliable,
                     "_lossy" => DataChannel::Lossy,
+                    "_data_track" => {
+                        self.channels.tracks = Some(id);
+                        return;
+                    }
                     _ => return,
                 };
                 *self.channels.slot(channel) = Some(id);
                 sink.notices.push(Notice::ChannelOpen(channel));
             }
             Event::ChannelClose(id) => {
-                for channel in [DataChannel::Reliable, DataChannel::Lossy] {
-                    self.channels.slot(channel).take_if(|open| *open == id);
+                let Channels { reliable, lossy, tracks, .. } = &mut self.channels;
+                for channel in [reliable, lossy, tracks] {
+                    channel.take_if(|open| *open == id);
                 }
             }
             Event::ChannelData(data) => {
                 let channel = match data.id {
                     id if self.channels.reliable == Some(id) => DataChannel::Reliable,
                     id if self.channels.lossy == Some(id) => DataChannel::Lossy,
+                    id if self.channels.tracks == Some(id) => {
+                        return sink.notices.push(Notice::TrackData(data.data.into()));
+                    }
                     _ => return,
                 };
                 sink.notices.push(Notice::Data(channel, data.data.into()));
@@ -523,15 +545,15 @@ fn str0m_kind(kind: MediaKind) -> str0m::media::MediaKind {
 }
 
 /// The channels that a client receives by, where we offer. As LiveKit's clients make them where they offer.
-fn data_channels() -> [ChannelConfig; 2] {
+fn data_channels() -> [ChannelConfig; 3] {
     let reliable = ChannelConfig { label: "_reliable".to_owned(), ..ChannelConfig::default() };
-    let lossy = ChannelConfig {
-        label: "_lossy".to_owned(),
+    let [lossy, tracks] = ["_lossy", "_data_track"].map(|label| ChannelConfig {
+        label: label.to_owned(),
         ordered: false,
         reliability: Reliability::MaxRetransmits { retransmits: 0 },
         ..ChannelConfig::default()
-    };
-    [reliable, lossy]
+    });
+    [reliable, lossy, tracks]
 }
 
 impl Channels {

@@ -65,6 +65,7 @@ metrics! {
     sfu_keyframe_requests: IntCounterVec("sfu_keyframe_requests_total", "Picture loss indications received from subscribers (in) and sent to publishers (out)", ["direction"]);
     sfu_nacks: IntCounterVec("sfu_nacks_total", "Packets asked for again by NACK, from subscribers (in) and to publishers (out)", ["direction"]);
     sfu_retransmitted_packets: IntCounterVec("sfu_retransmitted_packets_total", "RTX packets received and sent", ["direction"]);
+    sfu_data_track_packets: IntCounterVec("sfu_data_track_packets_total", "Packets of data tracks received from publishers and sent to subscribers", ["direction"]);
     sfu_injected_packets: IntCounter("sfu_injected_packets_total", "Packets of the interviewer's voice handed to the forwarder");
     worker_busy_seconds: CounterVec("worker_busy_seconds_total", "Time that a media worker spent awake", ["worker"]);
     worker_tick_duration: HistogramVec("worker_tick_duration_seconds", "One wake-up of a media worker, from reading to flushing", ["worker"], in MEDIA_BUCKETS);

@@ -57,6 +57,8 @@ impl Publisher {
             (|s| s.nacks_out, metrics.sfu_nacks.with_label_values(&["out"])),
             (|s| s.retransmitted_in, metrics.sfu_retransmitted_packets.with_label_values(&["in"])),
             (|s| s.retransmitted_out, metrics.sfu_retransmitted_packets.with_label_values(&["out"])),
+            (|s| s.data_tracks_in, metrics.sfu_data_track_packets.with_label_values(&["in"])),
+            (|s| s.data_tracks_out, metrics.sfu_data_track_packets.with_label_values(&["out"])),
             (|s| s.injected, metrics.sfu_injected_packets.clone()),
             (|s| s.tapped, metrics.tap_packets.clone()),
             (|s| s.tap_dropped, metrics.tap_packets_dropped.with_label_values(&["speech", "behind"])),

@@ -54,6 +54,8 @@ pub struct Client {
     pub address: SocketAddr,
     pub received: Vec<Received>,
     pub data: Vec<(DataChannel, Vec<u8>)>,
+    /// Packets of data tracks.
+    pub track_data: Vec<Vec<u8>>,
     pub connected: bool,
     /// Keyframes that the server asked us for.
     pub keyframe_requests: Vec<(Mid, Instant)>,
@@ -63,6 +65,7 @@ pub struct Client {
     /// It subscribes to every track, as the control plane does for nearly all.
     takes_all: bool,
     channels: HashMap<ChannelId, DataChannel>,
+    track_channel: Option<ChannelId>,
     downlinks: Vec<(Mid, MediaKind)>,
     uplinks: HashMap<TrackSid, Vec<Uplink>>,
     pending: Option<SdpPendingOffer>,
@@ -512,6 +515,13 @@ impl Sim {
         sent
     }
 
+    /// Sends a packet on the channel for data tracks.
+    pub fn send_track_data(&mut self, client: usize, packet: &[u8]) -> bool {
+        let sent = self.clients[client].send_track_data(packet);
+        self.drain(client);
+        sent
+    }
+
     pub fn route_data(&mut self, to: &[usize], channel: DataChannel, payload: &[u8]) {
         let to = to.iter().map(|client| self.clients[*client].sid.clone()).collect();
         let payload = Bytes::copy_from_slice(payload);
@@ -553,12 +563,14 @@ impl Client {
             address,
             received: Vec::new(),
             data: Vec::new(),
+            track_data: Vec::new(),
             connected: false,
             keyframe_requests: Vec::new(),
             tracks: HashMap::new(),
             answers: Vec::new(),
             takes_all: true,
             channels: HashMap::new(),
+            track_channel: None,
             downlinks: Vec::new(),
             uplinks: HashMap::new(),
             pending: None,
@@ -626,9 +638,11 @@ impl Client {
                 Change::RestartIce => _ = api.ice_restart(true),
                 Change::Channels => {
                     let reliability = Reliability::MaxRetransmits { retransmits: 0 };
-                    let lossy =
-                        ChannelConfig { label: "_lossy".into(), ordered: false, reliability, ..Default::default() };
-                    api.add_channel_with_config(lossy);
+                    for label in ["_lossy", "_data_track"] {
+                        let label = label.into();
+                        let config = ChannelConfig { label, ordered: false, reliability, ..Default::default() };
+                        api.add_channel_with_config(config);
+                    }
                     api.add_channel_with_config(ChannelConfig { label: "_reliable".into(), ..Default::default() });
                 }
             }
@@ -692,6 +706,11 @@ impl Client {
         self.rtc.channel(id).is_some_and(|mut channel| channel.write(true, payload).unwrap_or(false))
     }
 
+    fn send_track_data(&mut self, packet: &[u8]) -> bool {
+        let id = self.track_channel.expect("an open channel");
+        self.rtc.channel(id).is_some_and(|mut channel| channel.write(true, packet).unwrap_or(false))
+    }
+
     fn drain(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         loop {
@@ -714,6 +733,8 @@ impl Client {
                 _ = self.channels.insert(id, DataChannel::Reliable)
             }
             RtcEvent::ChannelOpen(id, label) if label == "_lossy" => _ = self.channels.insert(id, DataChannel::Lossy),
+            RtcEvent::ChannelOpen(id, label) if label == "_data_track" => self.track_channel = Some(id),
+            RtcEvent::ChannelData(data) if self.track_channel == Some(data.id) => self.track_data.push(data.data),
             RtcEvent::ChannelData(data) => self.data.push((self.channels[&data.id], data.data)),
             RtcEvent::KeyframeRequest(request) => self.keyframe_requests.push((request.mid, Instant::now())),
             RtcEvent::RtpPacket(packet) => {

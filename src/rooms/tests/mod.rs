@@ -3,6 +3,7 @@
 mod admin;
 mod agents;
 mod data;
+mod data_tracks;
 mod direct;
 mod hooks;
 mod media;

@@ -40,6 +40,7 @@ pub fn join_request(query: impl Fn(&str) -> Option<String>) -> Result<JoinReques
         connection_settings: Some(ConnectionSettings {
             auto_subscribe: flag("auto_subscribe", true),
             adaptive_stream: flag("adaptive_stream", false),
+            auto_subscribe_data_track: Some(flag("auto_subscribe_data_track", false)),
             disable_ice_lite: flag("disable_ice_lite", false),
             ..ConnectionSettings::default()
         }),

@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use serde::{Deserialize, Serialize};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use super::IDENTITY_BYTES_MAX;
@@ -27,9 +28,25 @@ use crate::{
 
 /// What a client is told to wait when the server is full or going down.
 const RETRY_AFTER_SECS: &str = "2";
+
+/// What clients may speak.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether clients may use one peer connection for both directions. If not, those that can fall back to two.
+    pub single_connection: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { single_connection: true }
+    }
+}
+
 /// What the handlers need.
 #[derive(Clone)]
 pub struct Signalling {
+    pub config: Config,
     pub rooms: Rooms,
     pub keys: Arc<ApiKeys>,
     /// What clients are told of relays.
@@ -39,9 +56,12 @@ pub struct Signalling {
 
 /// The routes of LiveKit's signalling, for any origin.
 pub fn router(state: Signalling) -> Router {
-    Router::new()
-        .route("/rtc/v1", get(connect))
-        .route("/rtc/v1/validate", get(validate))
+    let router = match state.config.single_connection {
+        true => Router::new().route("/rtc/v1", get(connect)).route("/rtc/v1/validate", get(validate)),
+        // To a 404 in other words than those of a missing room clients answer with `/rtc`.
+        false => Router::new().route("/rtc/v1", get(older_form_only)).route("/rtc/v1/validate", get(older_form_only)),
+    };
+    router
         .route("/rtc", get(connect))
         .route("/rtc/validate", get(validate))
         // A star would not cover `Authorization`.
@@ -107,6 +127,10 @@ impl IntoResponse for Refusal {
         }
         response
     }
+}
+
+async fn older_form_only() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "this server takes two peer connections only (signalling.single_connection)")
 }
 
 /// Everything is checked, and the room entered, before the upgrade: a refusal is an HTTP status that every client
