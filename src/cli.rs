@@ -14,6 +14,7 @@ use crate::{
     config::{Config, ConfigErrors, Origins, Sources},
     interview::library::{Library, LibraryError},
     server,
+    tls::Tls,
 };
 
 /// It could not start, or stopped because of a fault.
@@ -151,6 +152,12 @@ pub fn main() -> ExitCode {
 fn check_config(args: &ConfigArgs) -> Result<(), Failure> {
     let (config, _) = args.load()?;
     let library = Library::load(&config.interview.plans_dir, &config.interview.personas_dir)?;
+    if config.server.tls.is_on() {
+        let tls = Tls::load(&config.server.tls).map_err(|error| Failure::Usage(error.to_string()))?;
+        if let Some(warning) = tls.validity().warning(std::time::SystemTime::now()) {
+            eprintln!("viva: {warning}");
+        }
+    }
     print!("{}", config.to_yaml());
     eprintln!(
         "The configuration is valid, and so are {} plans and {} personas.",

@@ -16,6 +16,7 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod front;
 pub mod http;
 pub mod id;
 pub mod interview;
@@ -29,6 +30,7 @@ pub mod signalling;
 pub mod speech;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod turn_server;
 pub mod webhooks;
 pub mod worker;

@@ -6,18 +6,19 @@
 //! processes beside it.
 
 mod banner;
+mod certificate;
+mod ports;
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::banner::Lines;
+use self::{banner::Lines, ports::Ports};
 use crate::{
     auth::ApiKeys,
     cli::Failure,
@@ -84,11 +85,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         telemetry::process::begin(&metrics);
         // Ports first: nothing is touched where another server runs already.
-        let http = bind(config.server.http_listen, "--listen", "server.http_listen").await?;
-        let metrics_listener = match config.server.metrics_listen {
-            Some(at) => Some(bind(at, "--metrics-listen", "server.metrics_listen").await?),
-            None => None,
-        };
+        let ports = Ports::bind(&config).await?;
         let workers = worker::start(&config.rtc, metrics.clone()).map_err(fault)?;
         let store = Store::open(&config.store, metrics.clone()).await.map_err(fault)?;
         let (providers, lines) = providers(&config, talk, &metrics)?;
@@ -121,7 +118,7 @@ impl Server {
                 public_practice: config.interview.public_practice,
                 public_url: config.server.public_url.clone(),
                 voice,
-                metrics: metrics_listener.is_none(),
+                metrics: config.server.metrics_listen.is_none(),
             }),
         };
         let readiness = app.readiness.clone();
@@ -140,12 +137,8 @@ impl Server {
             tracing::info!(interviews = recovered, "taking up interviews that the last stop cut short");
         }
         let stop = CancellationToken::new();
-        let mut listeners = tokio::task::JoinSet::new();
-        let address = http.local_addr().map_err(fault)?;
-        listeners.spawn(http::listener::serve(http, router, stop.clone()));
-        if let Some(listener) = metrics_listener {
-            listeners.spawn(http::listener::serve(listener, http::metrics_router(metrics.clone()), stop.clone()));
-        }
+        let address = ports.address;
+        let listeners = ports.serve(router, &metrics, &stop)?;
         readiness.set_ready();
         banner::print(&config, dev, address, &lines);
         Ok(Self { config, rooms, interviews, webhooks, store, readiness, stop, listeners })
@@ -254,45 +247,6 @@ impl Signals {
     }
 }
 
-async fn bind(at: SocketAddr, flag: &str, key: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(at).await.map_err(|error| Failure::Fault(cannot_listen(at, flag, key, &error)))
-}
-
-fn cannot_listen(at: SocketAddr, flag: &str, key: &str, error: &io::Error) -> String {
-    let other = |port| SocketAddr::new(at.ip(), port);
-    match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "port {} is in use: another Viva or another program listens there. Stop it, or choose another port with \
-             {flag} {} ({key}).",
-            at.port(),
-            other(at.port().checked_add(1000).unwrap_or(7880)),
-        ),
-        io::ErrorKind::PermissionDenied => format!(
-            "no permission to listen on {at}: ports below 1024 are for root. Choose another with {flag} {} ({key}).",
-            other(7880),
-        ),
-        io::ErrorKind::AddrNotAvailable => {
-            format!("this machine has no address {}: correct {key}, or use 0.0.0.0.", at.ip())
-        }
-        _ => format!("cannot listen on {at} ({key}): {error}"),
-    }
-}
-
 fn fault(error: impl std::fmt::Display) -> Failure {
     Failure::Fault(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_port_is_proposed_as_it_can_be_typed() {
-        let told = |at: &str, kind: io::ErrorKind| {
-            cannot_listen(at.parse().unwrap(), "--listen", "server.http_listen", &kind.into())
-        };
-        assert!(told("0.0.0.0:7880", io::ErrorKind::AddrInUse).contains("--listen 0.0.0.0:8880 (server.http_listen)"));
-        assert!(told("[::1]:65000", io::ErrorKind::AddrInUse).contains("--listen [::1]:7880 "));
-        assert!(told("[::]:80", io::ErrorKind::PermissionDenied).contains("--listen [::]:7880 "));
-    }
 }

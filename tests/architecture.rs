@@ -18,6 +18,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &["id"]),
     ("auth", &["id"]),
     ("telemetry", &["id"]),
+    ("tls", &[]),
+    ("front", &["tls"]),
     ("sfu", &["id", "media"]),
     ("speech", &["id", "media", "model", "telemetry", "auth"]),
     ("store", &["id", "model", "telemetry"]),
@@ -28,7 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rooms", &["worker", "sfu", "auth", "id", "media", "model", "telemetry"]),
     ("signalling", &["rooms", "turn_server", "auth", "id", "model", "telemetry"]),
     ("interview", &["rooms", "speech", "store", "model", "id", "media", "telemetry", "auth"]),
-    ("http", &["interview", "rooms", "signalling", "store", "auth", "model", "id", "telemetry"]),
+    ("http", &["front", "interview", "rooms", "signalling", "store", "auth", "model", "id", "telemetry"]),
     (
         "config",
         &[
@@ -44,6 +46,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "webhooks",
             "worker",
             "telemetry",
+            "tls",
             "id",
             "media",
             "model",
@@ -78,6 +81,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("src/interview/turn.rs", PURE, "the turn detector is a pure machine: time is an argument"),
     ("src/interview/conversation.rs", PURE, "the conversation is a pure machine: time is an argument"),
     ("src/interview/cursor.rs", PURE, "the plan's cursor is a pure machine"),
+    ("src/front/opening.rs", PURE, "what a client speaks is told by bytes alone"),
     ("src/webhooks/queue.rs", PURE, "the queue of webhooks is a pure machine"),
     ("src/webhooks/retry.rs", PURE, "the retries of webhooks are a pure machine: time is an argument"),
     ("src/speech", &["RoomName", "RoomSid", "livekit_protocol"], "speech knows no rooms and no wire protocol"),

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use self::layers::Layers;
 pub use self::layers::{Origins, Problem};
 use crate::{
-    auth, interview, models, rooms, signalling::livekit as signalling, speech, store, turn_server, webhooks, worker,
+    auth, interview, models, rooms, signalling::livekit as signalling, speech, store, tls, turn_server, webhooks,
+    worker,
 };
 
 /// Read where no `--config` is given, if it is there.
@@ -52,6 +53,8 @@ pub struct ServerConfig {
     pub public_url: String,
     /// Longest time in seconds from SIGTERM to the end.
     pub shutdown_grace_secs: u64,
+    /// Certificate of `http_listen`.
+    pub tls: tls::Config,
     pub log: LogConfig,
 }
 
@@ -62,6 +65,7 @@ impl Default for ServerConfig {
             metrics_listen: None,
             public_url: String::new(),
             shutdown_grace_secs: 10,
+            tls: tls::Config::default(),
             log: LogConfig::default(),
         }
     }
@@ -208,6 +212,17 @@ impl Config {
             "must begin with wss:// or ws://, as wss://viva.example.org",
         );
         rules.check("server.shutdown_grace_secs", server.shutdown_grace_secs <= 3600, "is at most 3600, an hour");
+        let (cert, key) = (server.tls.is_on(), !server.tls.key_file.as_os_str().is_empty());
+        rules.check(
+            "server.tls.key_file",
+            key || !cert,
+            "is needed with server.tls.cert_file: the certificate's key, PEM",
+        );
+        rules.check(
+            "server.tls.cert_file",
+            cert || !key,
+            "is needed with server.tls.key_file: the key's certificate, PEM",
+        );
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&server.log.filter) {
             rules.broken("server.log.filter", format!("is no filter, as `info` or `info,viva::rooms=debug`: {error}"));
         }

@@ -1,63 +1,48 @@
-//! Accepts connections and serves HTTP/1.1 on them, within bounds: of connections, of header size, of the time that
-//! a client may take to send its headers. Drains when told: no new requests, running ones end.
+//! Serves HTTP/1.1 on connections that [`crate::front`] accepted, within bounds: of header size, of the time that a
+//! client may take to send its headers. Drains when told: no new requests, running ones end.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, Method, Uri, header, uri::Authority},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Redirect, Response},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-/// Open HTTP connections at most, signalling sockets included: about 20 kB each. Further ones wait in the backlog.
-const CONNECTIONS_MAX: usize = 8192;
+use super::ApiError;
+use crate::front::{self, Front, Handler, Stream, handler};
+
 /// Time for a request's headers to arrive: a slow phone needs 1 s, a slowloris wants for ever.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Request line and headers together. A join carries a token and a compressed offer in its address, up to 64 kB.
 const HEAD_BYTES_MAX: usize = 256 * 1024;
-/// Pause after `accept` failed, for instance for want of file descriptors: each retry costs a log line.
-const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// Served without TLS too: who asks these has no certificate to check, and they tell nothing.
+const PLAIN_PATHS: [&str; 2] = ["/livez", "/readyz"];
 
-/// Serves until `stop` is cancelled, then waits for the connections that are left.
+/// Serves nothing but this until `stop` is cancelled, then waits for the connections that are left.
 pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let connections = TaskTracker::new();
-    loop {
-        let slot = tokio::select! {
-            slot = slots.clone().acquire_owned() => slot,
-            () = stop.cancelled() => break,
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                // Signalling is small messages that somebody waits for.
-                let _ = stream.set_nodelay(true);
-                let (app, stop) = (app.clone(), stop.clone());
-                connections.spawn(async move {
-                    let _slot = slot;
-                    connection(stream, app, stop).await;
-                });
-            }
-            Err(error) if is_of_the_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-            }
-        }
-    }
-    drop(listener);
-    connections.close();
-    connections.wait().await;
+    let http = Some(http(app, false, stop.clone()));
+    front::serve(listener, Front { http, ..Front::default() }, stop).await;
 }
 
-async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
+/// What serves HTTP. With `tls_only`, who comes without TLS is sent to where there is.
+pub fn http(app: Router, tls_only: bool, stop: CancellationToken) -> Handler {
+    let plain = if tls_only { app.clone().layer(from_fn(to_tls)) } else { app.clone() };
+    handler(move |stream| {
+        let app = if stream.is_tls() { &app } else { &plain };
+        connection(stream, app.clone(), stop.clone())
+    })
+}
+
+async fn connection(stream: Stream, app: Router, stop: CancellationToken) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut app = app.clone();
         let request = request.map(Body::new);
@@ -82,8 +67,23 @@ async fn connection(stream: TcpStream, app: Router, stop: CancellationToken) {
     }
 }
 
-/// Errors of one connection that was gone before it was accepted.
-fn is_of_the_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+/// Pages are found again under `https`. Everything else may carry tokens, which nobody should get used to sending so.
+async fn to_tls(request: Request, next: Next) -> Response {
+    if PLAIN_PATHS.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let upgrades = request.headers().contains_key(header::UPGRADE);
+    match secure_address(request.uri(), request.headers()) {
+        Some(address) if reads && !upgrades => Redirect::permanent(&address).into_response(),
+        _ => ApiError::invalid("This port speaks TLS: use https:// or wss:// instead of http:// or ws://.")
+            .into_response(),
+    }
+}
+
+/// The same address under `https`; `None` where the client did not say how it calls this host.
+fn secure_address(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let host: Authority = headers.get(header::HOST)?.to_str().ok()?.parse().ok()?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    Some(format!("https://{host}{path}"))
 }

@@ -31,7 +31,7 @@ fn text(config: &Config, dev: bool, address: SocketAddr, lines: &Lines) -> Strin
         "Metrics",
         &match config.server.metrics_listen {
             Some(at) => format!("http://{}/metrics", reachable(at)),
-            None => format!("http://{}/metrics", reachable(address)),
+            None => format!("{}://{}/metrics", scheme(config), reachable(address)),
         },
     );
     if dev {
@@ -47,9 +47,13 @@ fn after_colon(line: &str) -> &str {
 
 fn open_address(config: &Config, address: SocketAddr) -> String {
     match config.server.public_url.as_str() {
-        "" => format!("http://{}", reachable(address)),
+        "" => format!("{}://{}", scheme(config), reachable(address)),
         url => url.replacen("ws", "http", 1),
     }
+}
+
+fn scheme(config: &Config) -> &'static str {
+    if config.server.tls.is_on() { "https" } else { "http" }
 }
 
 /// The address as a browser on this machine can use it. Browsers give the microphone to `localhost` without TLS.
@@ -78,5 +82,12 @@ mod tests {
         assert_eq!(open_address(&config, ([0, 0, 0, 0], 1).into()), "https://viva.example.org");
         config.server.public_url = "http://a".into();
         assert_eq!(open_address(&config, ([0, 0, 0, 0], 1).into()), "http://a");
+    }
+
+    #[test]
+    fn with_a_certificate_it_is_opened_by_https() {
+        let mut config = Config::default();
+        config.server.tls.cert_file = "cert.pem".into();
+        assert_eq!(open_address(&config, ([0, 0, 0, 0], 7880).into()), "https://localhost:7880");
     }
 }
