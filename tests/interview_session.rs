@@ -336,6 +336,61 @@ async fn the_buttons_work_and_say_so_where_they_do_not() {
 }
 
 #[tokio::test]
+async fn an_answer_may_be_written_and_its_reply_stands_in_the_chat() {
+    let stage = Stage::new().await;
+    let mut sam = stage.joins("sam", "interviewee", ALL).await;
+    stage.hears(&stage.question(0)).await;
+    stage.writes("sam", LONG).await;
+    stage.hears(&stage.question(1)).await;
+    let chat = stage.chat_has(1).await;
+    assert!(chat[0].0.is_empty() && chat[0].1.contains(&stage.question(1)), "{chat:?}");
+    assert_eq!(stage.transcript().await[1], format!("sam: {LONG}"));
+    // What is said is answered aloud only.
+    sam.says(LONG).await;
+    stage.hears(&stage.question(2)).await;
+    assert_eq!(stage.chat().len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_stops_the_interviewer_and_goes_with_what_was_being_said() {
+    let stage = Stage::new().await;
+    let mut sam = stage.joins("sam", "interviewee", ALL).await;
+    stage.hears(&stage.question(0)).await;
+    sam.says(LONG).await;
+    stage.state("speaking").await;
+    tokio::time::sleep(WORD * 4).await;
+    stage.writes("sam", "Sorry, could you repeat that?").await;
+    let chat = stage.chat_has(1).await;
+    assert!(chat[0].1.ends_with(&stage.question(1)), "{chat:?}");
+    let lines = stage.lines().await;
+    assert!(lines[2].interrupted, "{lines:?}");
+    assert!(!stage.metrics.render().contains("viva_barge_ins_total 1"), "a message is no barge-in");
+}
+
+#[tokio::test]
+async fn messages_are_not_read_without_consent_nor_of_others_nor_beyond_a_length() {
+    let stage = Stage::new().await;
+    stage.joins("sam", "interviewee", "").await;
+    stage.joins("maria", "interviewer", ALL).await;
+    stage.writes("sam", "Hello, are you there?").await;
+    let chat = stage.chat_has(1).await;
+    assert!(chat[0].0 == ["sam"] && chat[0].1.contains("agree"), "{chat:?}");
+    assert!(stage.turns().await.is_empty() && stage.lines().await.is_empty());
+
+    stage.consents("sam", Purpose::AiInterviewer, true).await;
+    stage.hears(&stage.question(0)).await;
+    stage.writes("maria", "Shall we take a break afterwards?").await;
+    stage.writes("sam", &"long ".repeat(3000)).await;
+    let chat = stage.chat_has(2).await;
+    assert!(chat[1].0 == ["sam"] && chat[1].1.contains("too long"), "{chat:?}");
+    stage.writes("sam", LONG).await;
+    stage.hears(&stage.question(1)).await;
+    assert_eq!(stage.turns().await.len(), 2, "only what the interviewee wrote was answered");
+    // Listening was agreed to, keeping was not.
+    assert!(stage.transcript().await.iter().all(|line| !line.starts_with("sam")));
+}
+
+#[tokio::test]
 async fn with_voice_alone_the_plan_is_gone_through() {
     let stage = Stage::with(config(), None, false).await;
     let mut sam = stage.joins("sam", "interviewee", ALL).await;

@@ -155,6 +155,13 @@ impl Talk {
         self.speech(SpeechEvent::Final { segment, started: last_speech, last_speech, transcript, failed });
     }
 
+    fn writes(&mut self, text: &str) {
+        self.conversation.handle_written(self.now);
+        self.settle();
+        self.detector.handle_written(&text.into(), self.now);
+        self.settle();
+    }
+
     fn ai_speaks(&mut self) {
         self.conversation.handle_speaking(self.reply);
         self.detector.seal();
@@ -177,6 +184,42 @@ fn a_finished_sentence_is_answered_after_the_short_delay() {
     talk.says(2000, "I built the cache.", 100);
     talk.wait(5000);
     assert_eq!(talk.log, [(2000 + MIN, "answers \"I built the cache.\"".to_owned())]);
+}
+
+#[test]
+fn what_is_written_is_answered_at_once_whatever_goes_on() {
+    // While the interviewer listens.
+    let mut talk = Talk::greeted(true);
+    talk.wait(1000);
+    talk.writes("Two years.");
+    assert_eq!(talk.log, [(1000, "answers \"Two years.\"".to_owned())]);
+    assert!(talk.utterances[0].written && !talk.utterances[0].done);
+    // Before the first sound of the reply: both go together.
+    talk.wait(50);
+    talk.writes("And a half.");
+    assert_eq!(talk.what()[1..], ["takes back", "answers \"Two years. And a half.\""]);
+    // While the interviewer speaks, however short it is.
+    talk.ai_speaks();
+    talk.log.clear();
+    talk.writes("No.");
+    assert_eq!(talk.what(), ["stops", "answers \"No.\""]);
+}
+
+#[test]
+fn what_is_written_takes_the_last_words_along() {
+    let mut talk = Talk::greeted(true);
+    talk.says(1000, "The port was", 0);
+    talk.writes("8080");
+    assert_eq!(talk.log, [(1200, "answers \"The port was 8080\"".to_owned())]);
+    // Words that are still awaited are waited for, within bounds.
+    let mut talk = Talk::greeted(true);
+    talk.begins();
+    talk.wait(1000);
+    talk.writes("8080");
+    assert_eq!(talk.log, []);
+    talk.wait(5000);
+    assert_eq!(talk.log, [(2500, "answers \"8080\"".to_owned())]);
+    assert!(!talk.utterances[0].complete);
 }
 
 #[test]

@@ -228,6 +228,18 @@ impl Conversation {
         self.reply(Cause::Repeat);
     }
 
+    /// The interviewee has written something, which is about to be committed: what is being said to them is outdated.
+    pub fn handle_written(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Speaking { reply } => {
+                self.effects.push_front(Effect::Interrupt { reply, barge_in: false });
+                self.listen(now);
+            }
+            Phase::Thinking { .. } => self.take_back(now),
+            Phase::Away | Phase::Listening => {}
+        }
+    }
+
     /// The interview has lasted as long as it may.
     pub fn handle_time_up(&mut self, now: Instant) {
         if self.time_up {
@@ -336,7 +348,7 @@ impl Conversation {
             Phase::Away => self.keep(utterance),
             // A short remark ("right", "mm-hm") or a button pressed while the interviewer talks: nothing to answer.
             Phase::Speaking { .. } | Phase::Thinking { .. } => {
-                if utterance.words().is_some_and(|w| w >= REMARK_WORDS_MIN) {
+                if utterance.written || utterance.words().is_some_and(|w| w >= REMARK_WORDS_MIN) {
                     self.keep(utterance);
                 }
             }

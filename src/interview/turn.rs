@@ -16,8 +16,11 @@ use std::{
 use super::phrases::looks_finished;
 use crate::{model::Personal, speech::listener::SpeechEvent};
 
-/// How long *I'm done* waits for the words of what was just said. The person has pressed a button and waits.
+/// How long *I'm done*, or a message, waits for the words of what was just said. The person waits, too.
 const DONE_WAIT: Duration = Duration::from_millis(1500);
+
+/// In the place of an ear, for what is written.
+const WRITTEN: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 pub struct TurnConfig {
@@ -47,6 +50,8 @@ pub struct Utterance {
     pub committed: Instant,
     /// The person pressed *I'm done*.
     pub done: bool,
+    /// Some of it was written, not said.
+    pub written: bool,
     /// It could not be answered when it was said: the time until the answer says nothing of the interviewer's haste.
     pub kept: bool,
 }
@@ -90,6 +95,14 @@ enum Words {
     Unknown,
 }
 
+/// The turn is over by the person's own word; what was just said may still be on its way.
+#[derive(Clone, Copy)]
+struct Closing {
+    at: Instant,
+    /// By *I'm done*, not by a message.
+    done: bool,
+}
+
 /// One person's turns.
 pub struct TurnDetector {
     config: TurnConfig,
@@ -97,13 +110,13 @@ pub struct TurnDetector {
     /// Segments of the last commit, for [`TurnDetector::reopen`].
     committed: Vec<Segment>,
     held_since: Option<Instant>,
-    done_at: Option<Instant>,
+    closing: Option<Closing>,
     events: VecDeque<TurnEvent>,
 }
 
 impl TurnDetector {
     pub fn new(config: TurnConfig) -> Self {
-        Self { config, segments: vec![], committed: vec![], held_since: None, done_at: None, events: VecDeque::new() }
+        Self { config, segments: vec![], committed: vec![], held_since: None, closing: None, events: VecDeque::new() }
     }
 
     /// `ear` tells apart the microphones of one person; segment numbers are each ear's own.
@@ -152,7 +165,23 @@ impl TurnDetector {
 
     /// *I'm done*: commits at once, or as soon as the pending words are there. Without any speech, too: an empty turn.
     pub fn handle_done(&mut self, now: Instant) {
-        self.done_at.get_or_insert(now);
+        self.closing.get_or_insert(Closing { at: now, done: true }).done = true;
+        self.unhold();
+        self.evaluate(now);
+    }
+
+    /// Words that the person wrote: they end the turn, with what was said before them.
+    pub fn handle_written(&mut self, text: &Personal, now: Instant) {
+        self.segments.push(Segment {
+            ear: WRITTEN,
+            id: 0,
+            started: now,
+            sustained_reported: true,
+            ended: Some(now),
+            partial: Personal::default(),
+            words: Words::Known { text: text.clone(), at: now },
+        });
+        self.closing.get_or_insert(Closing { at: now, done: false });
         self.unhold();
         self.evaluate(now);
     }
@@ -177,7 +206,7 @@ impl TurnDetector {
     pub fn forget(&mut self) {
         self.segments.clear();
         self.committed.clear();
-        self.done_at = None;
+        self.closing = None;
         self.unhold();
         self.quiet();
     }
@@ -220,7 +249,7 @@ impl TurnDetector {
         if noise {
             let before = self.segments.len();
             self.segments.retain(|s| !(s.ear == ear && s.id == id));
-            if before > 0 && self.segments.is_empty() && self.done_at.is_none() {
+            if before > 0 && self.segments.is_empty() && self.closing.is_none() {
                 self.events.push_back(TurnEvent::Discarded);
             }
         } else {
@@ -261,9 +290,9 @@ impl TurnDetector {
 
     /// When the pending speech becomes a turn, if nothing else happens.
     fn deadline(&self) -> Option<Instant> {
-        if let Some(done) = self.done_at {
+        if let Some(Closing { at, .. }) = self.closing {
             let pending = self.voiced() || self.segments.iter().any(|s| matches!(s.words, Words::Awaited));
-            return Some(if pending { done + DONE_WAIT } else { done });
+            return Some(if pending { at + DONE_WAIT } else { at });
         }
         if self.held_since.is_some() || self.voiced() {
             return None;
@@ -297,7 +326,7 @@ impl TurnDetector {
     }
 
     fn commit(&mut self, now: Instant) {
-        let done = self.done_at.take();
+        let closing = self.closing.take();
         let mut text = String::new();
         let mut complete = true;
         let mut stt_final = None;
@@ -326,7 +355,7 @@ impl TurnDetector {
             }
             self.events.push_back(TurnEvent::Quiet);
         }
-        let last_speech = self.segments.iter().filter_map(|s| s.ended).max().or(done).unwrap_or(now);
+        let last_speech = self.segments.iter().filter_map(|s| s.ended).max().or(closing.map(|c| c.at)).unwrap_or(now);
         let utterance = Utterance {
             complete,
             text: (complete || !text.is_empty()).then_some(Personal(text)),
@@ -334,7 +363,8 @@ impl TurnDetector {
             last_speech,
             stt_final,
             committed: now,
-            done: done.is_some(),
+            done: closing.is_some_and(|c| c.done),
+            written: self.segments.iter().any(|s| s.ear == WRITTEN),
             kept: false,
         };
         self.committed = std::mem::take(&mut self.segments);

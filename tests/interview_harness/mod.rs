@@ -8,7 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use livekit_protocol::{DataPacket, RpcRequest, data_packet::Value, rpc_response};
+use livekit_protocol::{
+    DataPacket, RpcRequest,
+    data_packet::Value,
+    data_stream::{Chunk, Header, TextHeader, Trailer, header::ContentHeader},
+    rpc_response,
+};
 use tokio::sync::{mpsc, oneshot};
 use viva::{
     id::{Identity, InterviewId, ParticipantSid, TrackSid},
@@ -543,6 +548,36 @@ impl Stage {
         self.until(&format!("{name}={value}"), |seen| (seen.attributes.get(name)? == value).then_some(())).await;
     }
 
+    /// Writes a message in the chat as LiveKit's clients do.
+    pub async fn writes(&self, identity: &str, message: &str) {
+        let stream_id = format!("chat-{}", message.len());
+        let text = ContentHeader::TextHeader(TextHeader::default());
+        let header = Header { topic: "lk.chat".into(), content_header: Some(text), ..Header::default() };
+        let content = message.as_bytes().to_vec();
+        let values = [
+            Value::StreamHeader(Header { stream_id: stream_id.clone(), ..header }),
+            Value::StreamChunk(Chunk { stream_id: stream_id.clone(), content, ..Chunk::default() }),
+            Value::StreamTrailer(Trailer { stream_id, ..Trailer::default() }),
+        ];
+        for value in values {
+            let packet = Box::new(DataPacket { value: Some(value), ..DataPacket::default() });
+            let from = format!("PA_{identity}").into();
+            self.event(AgentEvent::Data { from, reliable: true, packet }).await;
+        }
+    }
+
+    /// What the interviewer has written in the chat: to whom (nobody: to all), and what.
+    pub fn chat(&self) -> Vec<(Vec<String>, String)> {
+        let text = |t: Text| (t.to, String::from_utf8(t.content).unwrap());
+        texts(&self.seen.lock().unwrap(), "lk.chat").into_iter().map(text).collect()
+    }
+
+    /// Waits until the chat has `n` messages of the interviewer.
+    pub async fn chat_has(&self, n: usize) -> Vec<(Vec<String>, String)> {
+        self.until("a message in the chat", |seen| (texts(seen, "lk.chat").len() >= n).then_some(())).await;
+        self.chat()
+    }
+
     pub fn captions(&self) -> Vec<(String, String, bool)> {
         captions(&self.seen.lock().unwrap())
     }
@@ -570,21 +605,41 @@ impl Stage {
 }
 
 /// Streams of transcription in order of their beginning: on whose behalf, text, final.
-fn captions(seen: &Seen) -> Vec<(String, String, bool)> {
-    let mut streams: Vec<(String, String, Vec<u8>, bool)> = Vec::new();
+/// A text stream that the interviewer sent.
+struct Text {
+    id: String,
+    topic: String,
+    on_behalf: String,
+    to: Vec<String>,
+    content: Vec<u8>,
+    last: bool,
+}
+
+fn texts(seen: &Seen, topic: &str) -> Vec<Text> {
+    let mut texts: Vec<Text> = Vec::new();
     for packet in &seen.packets {
         match &packet.value {
-            Some(Value::StreamHeader(h)) => {
-                assert_eq!(h.topic, "lk.transcription");
-                let last = h.attributes["lk.transcription_final"] == "true";
-                streams.push((h.stream_id.clone(), packet.participant_identity.clone(), vec![], last));
-            }
+            Some(Value::StreamHeader(h)) => texts.push(Text {
+                id: h.stream_id.clone(),
+                topic: h.topic.clone(),
+                on_behalf: packet.participant_identity.clone(),
+                to: packet.destination_identities.clone(),
+                content: vec![],
+                last: h.attributes.get("lk.transcription_final").is_none_or(|f| f == "true"),
+            }),
             Some(Value::StreamChunk(c)) => {
-                let stream = streams.iter_mut().find(|s| s.0 == c.stream_id).unwrap();
-                stream.2.extend_from_slice(&c.content);
+                let text = texts.iter_mut().find(|t| t.id == c.stream_id).unwrap();
+                assert_eq!(packet.destination_identities, text.to, "a stream goes to the same people throughout");
+                text.content.extend_from_slice(&c.content);
             }
             _ => {}
         }
     }
-    streams.into_iter().map(|(_, who, text, last)| (who, String::from_utf8(text).unwrap(), last)).collect()
+    texts.retain(|t| t.topic == topic);
+    texts
+}
+
+fn captions(seen: &Seen) -> Vec<(String, String, bool)> {
+    let text = |t: Text| (t.on_behalf, String::from_utf8(t.content).unwrap(), t.last);
+    texts(seen, "lk.transcription").into_iter().map(text).collect()
 }

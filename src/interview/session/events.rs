@@ -26,6 +26,7 @@ impl<P: RoomPort> Session<P> {
             AgentEvent::AttributesChanged(person) => self.people.rename(&person.sid, &person.name),
             AgentEvent::Left { sid, .. } => {
                 self.people.leave(&sid);
+                self.inbox.forget(&sid);
                 self.update_presence();
             }
             AgentEvent::TapOpened { sid, identity, track, reader } => self.handle_tap(sid, identity, track, reader),
@@ -137,7 +138,8 @@ impl<P: RoomPort> Session<P> {
             return;
         }
         let segment = self.record.segment_id(&format!("{ear}-{segment}"));
-        let of = captions::Of { on_behalf: Some(&state.person.identity), track: &state.track, segment: &segment };
+        let (speaker, sender) = (&state.person.identity, self.setup.port.identity());
+        let of = captions::Of { speaker, sender, track: &state.track, segment: &segment };
         self.send(captions::whole(&of, &text.0, last)).await;
     }
 }

@@ -7,6 +7,7 @@
 //! final caption is sent after its line is stored); the room's attributes last.
 
 mod captions;
+mod chat;
 mod consent;
 mod ending;
 mod events;
@@ -14,6 +15,7 @@ mod people;
 mod record;
 mod reply;
 mod rpc;
+mod streams;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,6 +32,7 @@ use tokio_stream::{StreamExt, StreamMap, wrappers::ReceiverStream};
 
 pub use self::consent::ConsentError;
 use self::{
+    chat::Inbox,
     people::{People, Person},
     record::Record,
     reply::Reply,
@@ -144,6 +147,7 @@ pub struct Session<P> {
     /// Replies whose `Finished` is still to come, by number.
     replies: BTreeMap<u64, Reply>,
     record: Record,
+    inbox: Inbox,
     history: Vec<Said>,
     /// Attributes to set once everything else of this round is done.
     attributes: HashMap<String, String>,
@@ -201,6 +205,7 @@ impl<P: RoomPort> Session<P> {
             ears_made: 0,
             replies: BTreeMap::new(),
             record,
+            inbox: Inbox::default(),
             history: Vec::new(),
             attributes: HashMap::new(),
             shown: HashMap::new(),

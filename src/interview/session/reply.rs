@@ -50,6 +50,8 @@ pub(super) struct Reply {
     turn: Option<u32>,
     /// It was stopped from here.
     stopped: bool,
+    /// It answers something written, and is to be read where that was written.
+    written: bool,
 }
 
 #[derive(Default)]
@@ -207,12 +209,14 @@ impl<P: RoomPort> Session<P> {
             line: None,
             turn: None,
             stopped: false,
+            written: false,
         };
         if let Cause::Answer(utterance) = cause {
             let text = utterance.text.unwrap_or_else(|| "(inaudible)".into());
             self.remember(Role::Interviewee, &text);
             reply.remembered = !text.0.is_empty();
-            if !utterance.kept {
+            reply.written = utterance.written;
+            if !utterance.kept && !utterance.written {
                 reply.reference = utterance.last_speech;
                 reply.stages.by_words = utterance.stt_final.is_some();
                 reply.stages.endpoint = Some(utterance.committed);
@@ -429,6 +433,10 @@ impl<P: RoomPort> Session<P> {
         self.settle();
         self.write_record().await;
         self.close_caption(number, reply.caption, &reply.said, &heard, reply.started.is_some() || reply.stopped).await;
+        let words = if reply.started.is_some() || reply.stopped { &heard.0 } else { &reply.said };
+        if reply.written && !words.is_empty() {
+            self.write(words).await;
+        }
         // A goodbye that the interviewee talked into is answered by another one.
         if let Act::Close { why } = reply.act
             && !reply.stopped
@@ -472,14 +480,14 @@ impl<P: RoomPort> Session<P> {
     /// Shows what is being said, as far as it is worded.
     pub(super) async fn caption_replies(&mut self) {
         let mut packets = Vec::new();
-        let track = self.setup.port.track();
+        let (me, track) = (self.setup.port.identity(), self.setup.port.track());
         for (number, reply) in self.replies.iter_mut().filter(|(_, r)| r.started.is_some() && !r.stopped) {
             let fresh = &reply.said[reply.captioned..];
             if fresh.is_empty() {
                 continue;
             }
             let segment = self.record.segment_id(&format!("ai-{number}"));
-            let of = Of { on_behalf: None, track, segment: &segment };
+            let of = Of { speaker: me, sender: me, track, segment: &segment };
             let caption = reply.caption.get_or_insert_with(|| {
                 let (caption, header) = Growing::open(&of);
                 packets.push(header);
@@ -493,7 +501,8 @@ impl<P: RoomPort> Session<P> {
 
     async fn close_caption(&self, number: u64, caption: Option<Growing>, said: &str, heard: &Personal, voiced: bool) {
         let segment = self.record.segment_id(&format!("ai-{number}"));
-        let of = Of { on_behalf: None, track: self.setup.port.track(), segment: &segment };
+        let me = self.setup.port.identity();
+        let of = Of { speaker: me, sender: me, track: self.setup.port.track(), segment: &segment };
         let mut packets: Vec<_> = caption.map(|c| c.close(&of)).into_iter().collect();
         // Words that no voice could say are still to be read.
         let text = if voiced { &heard.0 } else { said };

@@ -37,8 +37,15 @@ fn refuse(message: impl Into<String>) -> (u32, String) {
 
 impl<P: RoomPort> Session<P> {
     pub(super) async fn handle_data(&mut self, from: &ParticipantSid, packet: DataPacket) {
-        let Some(Value::RpcRequest(request)) = packet.value else { return };
         let Some(person) = self.people.get(from).cloned() else { return };
+        match packet.value {
+            Some(Value::RpcRequest(request)) => self.handle_call(&person, request).await,
+            Some(value) => self.handle_chat(from, &person, &value).await,
+            None => {}
+        }
+    }
+
+    async fn handle_call(&mut self, person: &super::people::Person, request: RpcRequest) {
         let destination = vec![person.identity.as_str().to_owned()];
         let reply = |value| DataPacket {
             destination_identities: destination.clone(),
@@ -48,7 +55,7 @@ impl<P: RoomPort> Session<P> {
         let request_id = request.id.clone();
         let ack = reply(Value::RpcAck(RpcAck { request_id: request_id.clone() }));
         self.setup.port.send_data(ack).await;
-        let value = match self.answer(&person, &request).await {
+        let value = match self.answer(person, &request).await {
             Ok(()) => rpc_response::Value::Payload(r#"{"ok":true}"#.to_owned()),
             Err((code, message)) => rpc_response::Value::Error(RpcError { code, message, data: String::new() }),
         };
