@@ -86,7 +86,8 @@ impl Server {
         telemetry::process::begin(&metrics);
         // Ports first: nothing is touched where another server runs already.
         let ports = Ports::bind(&config).await?;
-        let workers = worker::start(&config.rtc, metrics.clone()).map_err(fault)?;
+        let tcp = ports.media_addresses().map_err(fault)?;
+        let (workers, ice_tcp) = worker::start_with_tcp(&config.rtc, &tcp, metrics.clone()).map_err(fault)?;
         let store = Store::open(&config.store, metrics.clone()).await.map_err(fault)?;
         let (providers, lines) = providers(&config, talk, &metrics)?;
         let voice = if providers.tts.name().starts_with("piper") { "piper" } else { "espeak-ng" };
@@ -138,7 +139,7 @@ impl Server {
         }
         let stop = CancellationToken::new();
         let address = ports.address;
-        let listeners = ports.serve(router, &metrics, &stop)?;
+        let listeners = ports.serve(router, ice_tcp, &metrics, &stop)?;
         readiness.set_ready();
         banner::print(&config, dev, address, &lines);
         Ok(Self { config, rooms, interviews, webhooks, store, readiness, stop, listeners })

@@ -7,9 +7,11 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustls::pki_types::CertificateDer;
 use viva::auth::ApiKeys;
 
 /// Far longer than a start takes, on a busy machine too.
@@ -58,7 +60,16 @@ impl Place {
         let models = format!("models.dir={}", self.path().display());
         let mut args: Vec<String> = ["serve", "--dev", "--listen", "127.0.0.1:0", "--udp-port-base", "0"]
             .into_iter()
-            .chain(["--set", &store, "--set", &models, "--set", "speech.tts.provider=espeak"])
+            .chain([
+                "--set",
+                &store,
+                "--set",
+                &models,
+                "--set",
+                "speech.tts.provider=espeak",
+                "--set",
+                "rtc.tcp_port=0",
+            ])
             .map(str::to_owned)
             .collect();
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
@@ -139,6 +150,10 @@ fn a_media_port_in_use_is_told_with_the_way_out() {
     let port = taken.local_addr().expect("bound").port();
     let said = place.refused(&["--set", &format!("rtc.udp_port_base={port}"), "--set", "rtc.workers=1"], 1);
     assert!(said.contains(&port.to_string()) && said.contains("rtc.udp_port_base"), "{said}");
+    let taken = TcpListener::bind("0.0.0.0:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port();
+    let said = place.refused(&["--set", &format!("rtc.tcp_port={port}"), "--set", "rtc.workers=1"], 1);
+    assert!(said.contains(&port.to_string()) && said.contains("rtc.tcp_port"), "{said}");
 }
 
 #[test]
@@ -201,16 +216,24 @@ impl Drop for Running {
 impl Running {
     /// Starts a server at `port`.
     fn start(place: &Place, port: u16) -> Self {
+        Self::start_with(place, port, &[])
+    }
+
+    fn start_with(place: &Place, port: u16, more: &[&str]) -> Self {
         let listen = format!("server.http_listen=127.0.0.1:{port}");
-        let args = place.serve(&["--set", &listen, "--set", "server.shutdown_grace_secs=5"]);
+        let args = place.serve(&[&["--set", &listen, "--set", "server.shutdown_grace_secs=5"], more].concat());
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         Self(command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts"))
     }
 
-    fn stop(&mut self) {
+    fn signal(&self, signal: libc::c_int) {
         let pid = i32::try_from(self.0.id()).expect("fits");
         // SAFETY: a signal to our own child, which has not been waited for.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    fn stop(&mut self) {
+        self.signal(libc::SIGTERM);
         let status = self.0.wait().expect("ends");
         assert!(status.success(), "{status}");
     }
@@ -239,6 +262,71 @@ fn a_server_gets_ready_and_ends_on_sigterm_within_its_grace() {
     for part in [&format!("http://localhost:{port}"), "Hears", "Speaks", "devkey"] {
         assert!(banner.contains(part), "{banner}");
     }
+}
+
+/// Writes a new certificate and its key, and returns the certificate.
+fn issue(cert: &Path, key: &Path) -> CertificateDer<'static> {
+    let pair = rcgen::KeyPair::generate().expect("a key");
+    let issued = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name").self_signed(&pair);
+    let issued = issued.expect("a certificate");
+    std::fs::write(cert, issued.pem()).expect("writable");
+    std::fs::write(key, pair.serialize_pem()).expect("writable");
+    issued.der().clone()
+}
+
+/// What the server answers by TLS to who trusts this certificate alone; `None` where the handshake fails.
+fn get_by_tls(port: u16, path: &str, trusted: &CertificateDer<'static>) -> Option<String> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.clone()).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    let name = "localhost".try_into().expect("a name");
+    let client = rustls::ClientConnection::new(Arc::new(config), name).expect("a configuration");
+    let mut stream = rustls::StreamOwned::new(client, TcpStream::connect(("127.0.0.1", port)).ok()?);
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    // The server need not say goodbye.
+    let _ = stream.read_to_string(&mut answer);
+    Some(answer).filter(|answer| !answer.is_empty())
+}
+
+#[test]
+fn a_renewed_certificate_serves_after_sighup() {
+    let (place, port) = (Place::new(), free_port());
+    let (cert, key) = (place.path().join("cert.pem"), place.path().join("key.pem"));
+    let old = issue(&cert, &key);
+    let set = |name: &str, path: &Path| format!("server.tls.{name}={}", path.display());
+    let (cert_file, key_file) = (set("cert_file", &cert), set("key_file", &key));
+    let mut running = Running::start_with(&place, port, &["--set", &cert_file, "--set", &key_file]);
+    wait_until_ready(port);
+    let answer = get_by_tls(port, "/readyz", &old).expect("TLS");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    let new = issue(&cert, &key);
+    running.signal(libc::SIGHUP);
+    let begun = Instant::now();
+    while get_by_tls(port, "/readyz", &new).is_none() {
+        assert!(begun.elapsed() < PATIENCE, "the new certificate is not used");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert!(get_by_tls(port, "/readyz", &old).is_none());
+    running.stop();
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_told_before_anything_starts() {
+    let place = Place::new();
+    let (cert, key) = (place.path().join("cert.pem"), place.path().join("key.pem"));
+    issue(&cert, &key);
+    let (cert_file, key_file) =
+        (format!("server.tls.cert_file={}", cert.display()), format!("server.tls.key_file={}", key.display()));
+    assert!(place.refused(&["--set", &cert_file], 2).contains("server.tls.key_file"));
+    issue(&cert, &place.path().join("other.pem"));
+    let said = place.refused(&["--set", &cert_file, "--set", &key_file], 1);
+    assert!(said.contains("is not that of the certificate"), "{said}");
+    let said = refused(&viva(&["check-config", "--dev", "--set", &cert_file, "--set", &key_file]), 2);
+    assert!(said.contains("is not that of the certificate"), "{said}");
 }
 
 #[test]

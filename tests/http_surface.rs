@@ -84,7 +84,12 @@ impl Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let metrics = Arc::new(Metrics::new());
         let keys = Arc::new(ApiKeys::dev());
-        let rtc = worker::Config { workers: 1, udp_port_base: 0, advertise_ips: vec![[127, 0, 0, 1].into()] };
+        let rtc = worker::Config {
+            workers: 1,
+            udp_port_base: 0,
+            advertise_ips: vec![[127, 0, 0, 1].into()],
+            ..worker::Config::default()
+        };
         let workers = worker::start(&rtc, metrics.clone()).expect("a free port");
         let rooms = Rooms::new(rooms::Config::default(), workers, metrics.clone());
         let url = format!("sqlite://{}", folder.path().join("viva.db").display());

@@ -80,7 +80,7 @@ fn answer(events: &mut mpsc::Receiver<Event>) -> (String, Vec<(String, TrackSid)
 #[test]
 fn a_client_on_loopback_connects_and_hears_an_injected_voice() {
     let metrics = Arc::new(Metrics::new());
-    let config = Config { workers: 1, udp_port_base: 0, advertise_ips: Vec::new() };
+    let config = Config { workers: 1, udp_port_base: 0, ..Config::default() };
     let (worker, mut events) = worker::start(&config, metrics.clone()).unwrap().pop().unwrap();
     let (room, person, agent) = (RoomSid::random(), ParticipantSid::random(), ParticipantSid::random());
     let voice = TrackSid::random();

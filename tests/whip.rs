@@ -64,7 +64,12 @@ impl Answer {
 
 fn server() -> Server {
     let metrics = Arc::new(Metrics::new());
-    let media = worker::Config { workers: 1, udp_port_base: 0, advertise_ips: vec![[127, 0, 0, 1].into()] };
+    let media = worker::Config {
+        workers: 1,
+        udp_port_base: 0,
+        advertise_ips: vec![[127, 0, 0, 1].into()],
+        ..worker::Config::default()
+    };
     let workers = worker::start(&media, metrics.clone()).expect("media starts");
     let rooms = Rooms::new(rooms::Config::default(), workers, metrics.clone());
     let keys = ApiKeys::dev();

@@ -191,6 +191,7 @@ impl Config {
     fn broken_rules(&self, origins: &Origins) -> Vec<Problem> {
         let mut rules = Rules { origins, problems: Vec::new() };
         self.server_rules(&mut rules);
+        self.media_rules(&mut rules);
         self.turn_server_rules(&mut rules);
         self.webhook_rules(&mut rules);
         self.limits(&mut rules);
@@ -231,6 +232,17 @@ impl Config {
             self.auth.keys.iter().all(|(key, secret)| !key.is_empty() && !secret.is_empty()),
             "has an empty key or secret: remove it or fill it in",
         );
+    }
+
+    fn media_rules(&self, rules: &mut Rules<'_>) {
+        let rtc = &self.rtc;
+        let same = rtc.tcp_port.is_some_and(|port| port != 0 && port == self.server.http_listen.port());
+        rules.check(
+            "rtc.tcp_port",
+            !same,
+            "is the port of server.http_listen: set it to null, and let rtc.tcp_on_http_port share that port",
+        );
+        rules.check("rtc.tcp_advertise_ports", !rtc.tcp_advertise_ports.contains(&0), "has the port 0, which is none");
     }
 
     fn turn_server_rules(&self, rules: &mut Rules<'_>) {

@@ -1,6 +1,10 @@
 //! The server's TCP ports: opened first, served last.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::Router;
 use tokio::{
@@ -14,10 +18,11 @@ use super::{certificate, fault};
 use crate::{
     cli::Failure,
     config::Config,
-    front::{self, Front},
+    front::{self, Front, Stream},
     http,
     telemetry::Metrics,
     tls::Tls,
+    worker::IceTcp,
 };
 
 pub(super) struct Ports {
@@ -26,6 +31,10 @@ pub(super) struct Ports {
     http: TcpListener,
     tls: Option<Tls>,
     metrics: Option<TcpListener>,
+    /// For media alone.
+    media: Option<TcpListener>,
+    /// Whether media is taken where HTTP is.
+    media_on_http: bool,
 }
 
 impl Ports {
@@ -36,14 +45,25 @@ impl Ports {
             Some(at) => Some(bind(at, "--metrics-listen", "server.metrics_listen").await?),
             None => None,
         };
+        let media = match config.rtc.tcp_port {
+            Some(port) => Some(bind_media(port).await?),
+            None => None,
+        };
         let address = http.local_addr().map_err(fault)?;
-        Ok(Self { address, http, tls, metrics })
+        Ok(Self { address, http, tls, metrics, media, media_on_http: config.rtc.tcp_on_http_port })
+    }
+
+    /// Where clients may open TCP connections for media.
+    pub fn media_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let own = self.media.iter().map(TcpListener::local_addr);
+        own.chain(self.media_on_http.then_some(Ok(self.address))).collect()
     }
 
     /// Lets clients in, until `stop` is cancelled and those that are there have ended.
     pub fn serve(
         self,
         router: Router,
+        ice_tcp: IceTcp,
         metrics: &Arc<Metrics>,
         stop: &CancellationToken,
     ) -> Result<JoinSet<()>, Failure> {
@@ -52,9 +72,17 @@ impl Ports {
             let hangup = signal(SignalKind::hangup()).map_err(fault)?;
             listeners.spawn(certificate::watch(tls.clone(), hangup, stop.clone()));
         }
-        let http = http::listener::http(router, self.tls.is_some(), stop.clone());
-        let front = Front { tls: self.tls, http: Some(http), ..Front::default() };
+        let ice = front::handler(move |stream| admit(stream, ice_tcp.clone()));
+        let front = Front {
+            http: Some(http::listener::http(router, self.tls.is_some(), stop.clone())),
+            ice: self.media_on_http.then(|| ice.clone()),
+            tls: self.tls,
+            ..Front::default()
+        };
         listeners.spawn(front::serve(self.http, front, stop.clone()));
+        if let Some(listener) = self.media {
+            listeners.spawn(front::serve(listener, Front { ice: Some(ice), ..Front::default() }, stop.clone()));
+        }
         if let Some(listener) = self.metrics {
             listeners.spawn(http::listener::serve(listener, http::metrics_router(metrics.clone()), stop.clone()));
         }
@@ -64,6 +92,31 @@ impl Ports {
 
 async fn bind(at: SocketAddr, flag: &str, key: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(at).await.map_err(|error| Failure::Fault(cannot_listen(at, flag, key, &error)))
+}
+
+/// On all addresses, IPv6 included where the machine has it.
+async fn bind_media(port: u16) -> Result<TcpListener, Failure> {
+    let error = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
+        Err(_) => match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        },
+    };
+    Err(Failure::Fault(match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "TCP port {port} for media is in use: stop the process that holds it (`ss -ltnp 'sport = :{port}'` names \
+             it), or set rtc.tcp_port to another port, or to null for none"
+        ),
+        _ => format!("TCP port {port} for media could not be opened (rtc.tcp_port): {error}"),
+    }))
+}
+
+async fn admit(stream: Stream, ice_tcp: IceTcp) {
+    if let Some((stream, head)) = stream.into_plain() {
+        ice_tcp.admit(stream, head).await;
+    }
 }
 
 fn cannot_listen(at: SocketAddr, flag: &str, key: &str, error: &io::Error) -> String {

@@ -17,6 +17,7 @@ mod media;
 mod negotiation;
 mod offers;
 mod participant;
+mod path;
 mod room;
 mod sdp;
 mod signalling;
@@ -35,11 +36,13 @@ use std::{
 };
 
 pub use api::{Command, Connections, DataChannel, Event, EventKind, MediaKind, PendingTrack};
+pub use demux::{BindingRequest, binding_request};
+pub use path::{Path, Protocol};
 pub use stats::SfuStats;
 pub use transport::{Certificate, CertificateError, Transmit};
 
 use self::{
-    demux::{Demux, stun_request_ufrag},
+    demux::Demux,
     participant::{Leg, ParticipantKey},
     room::{Room, RoomKey},
     slots::Slots,
@@ -92,16 +95,21 @@ pub struct Sfu {
 }
 
 impl Sfu {
-    /// `addresses` are where clients can reach this core: none may be unspecified.
+    /// `addresses` are where clients can reach this core by UDP: none may be unspecified.
     pub fn new(certificate: Certificate, addresses: &[SocketAddr]) -> Self {
-        debug_assert!(addresses.iter().all(|address| !address.ip().is_unspecified()));
+        Self::with_tcp(certificate, addresses, &[])
+    }
+
+    /// The same, where clients can also open TCP connections to `tcp`.
+    pub fn with_tcp(certificate: Certificate, udp: &[SocketAddr], tcp: &[SocketAddr]) -> Self {
+        debug_assert!(udp.iter().chain(tcp).all(|address| !address.ip().is_unspecified()));
         Self {
             rooms: Slots::default(),
             by_sid: HashMap::new(),
             dirty: Vec::new(),
             current: None,
             cx: Context {
-                transports: TransportConfig::new(certificate, addresses),
+                transports: TransportConfig::new(certificate, udp, tcp),
                 demux: Demux::default(),
                 timers: Timers::default(),
                 transmits: VecDeque::new(),
@@ -143,41 +151,42 @@ impl Sfu {
         key
     }
 
-    /// One UDP datagram, as it was received. `destination` is the candidate that it was sent to.
-    pub fn handle_datagram(&mut self, now: Instant, source: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
+    /// One datagram, or one frame of a TCP connection, as it was received.
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
         self.cx.stats.datagrams_in += 1;
-        let route = match stun_request_ufrag(datagram) {
-            Some(ufrag) => self.route_by_ufrag(now, source, destination, datagram, ufrag),
-            None => self.cx.demux.by_address(source),
+        let route = match binding_request(datagram) {
+            Some(request) => self.route_by_ufrag(now, path, datagram, request.ufrag),
+            None => self.cx.demux.by_path(path),
         };
         let Some(Route { room, participant, leg }) = route else {
             self.cx.stats.dropped_unknown_peer += 1;
             return;
         };
-        self.with_room(room, |room, cx| {
-            room.handle_datagram(now, (participant, leg), (source, destination), datagram, cx);
-        });
+        self.with_room(room, |room, cx| room.handle_datagram(now, (participant, leg), path, datagram, cx));
     }
 
     /// First contact, or a refresh of it: believed where the request proves to be from who we gave the name to.
-    fn route_by_ufrag(
-        &mut self,
-        now: Instant,
-        source: SocketAddr,
-        destination: SocketAddr,
-        datagram: &[u8],
-        ufrag: &str,
-    ) -> Option<Route> {
-        let by_address = self.cx.demux.by_address(source);
-        let Some(route) = self.cx.demux.by_ufrag(ufrag) else { return by_address };
-        if by_address != Some(route) {
+    fn route_by_ufrag(&mut self, now: Instant, path: Path, datagram: &[u8], ufrag: &str) -> Option<Route> {
+        let by_path = self.cx.demux.by_path(path);
+        let Some(route) = self.cx.demux.by_ufrag(ufrag) else { return by_path };
+        if by_path != Some(route) {
             let room = self.rooms.get(route.room)?;
-            if !room.accepts(now, (route.participant, route.leg), (source, destination), datagram) {
+            if !room.accepts(now, (route.participant, route.leg), path, datagram) {
                 return None;
             }
-            self.cx.demux.bind(source, route);
+            self.cx.demux.bind(path, route);
         }
         Some(route)
+    }
+
+    /// Whether a transport of this core has this user name.
+    pub fn knows_ufrag(&self, ufrag: &str) -> bool {
+        self.cx.demux.by_ufrag(ufrag).is_some()
+    }
+
+    /// Whether a transport is reached by this path: somebody proved there who they are, and is still a member.
+    pub fn is_bound(&self, path: Path) -> bool {
+        self.cx.demux.by_path(path).is_some()
     }
 
     fn with_room(&mut self, key: RoomKey, work: impl FnOnce(&mut Room, &mut Context)) {

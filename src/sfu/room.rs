@@ -5,7 +5,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use super::{
     api::Connections,
     data_tracks::DataTracks,
     participant::{Leg, Participant, ParticipantKey},
+    path::Path,
     slots::{Key, Slots},
     speakers::ActiveSpeakers,
     timers::Armed,
@@ -123,25 +123,17 @@ impl Room {
         &mut self,
         now: Instant,
         (key, leg): (ParticipantKey, Leg),
-        (source, destination): (SocketAddr, SocketAddr),
+        path: Path,
         datagram: &[u8],
         cx: &mut Context,
     ) {
-        self.drive(now, key, leg, cx, |transport, sink| {
-            transport.handle_datagram(now, source, destination, datagram, sink);
-        });
+        self.drive(now, key, leg, cx, |transport, sink| transport.handle_datagram(now, path, datagram, sink));
         self.settle(now, cx);
     }
 
-    pub fn accepts(
-        &self,
-        now: Instant,
-        (key, leg): (ParticipantKey, Leg),
-        (source, destination): (SocketAddr, SocketAddr),
-        datagram: &[u8],
-    ) -> bool {
+    pub fn accepts(&self, now: Instant, (key, leg): (ParticipantKey, Leg), path: Path, datagram: &[u8]) -> bool {
         let transport = self.participants.get(key).and_then(|it| it.transport(leg));
-        transport.is_some_and(|transport| transport.accepts(now, source, destination, datagram))
+        transport.is_some_and(|transport| transport.accepts(now, path, datagram))
     }
 
     /// Runs one of a member's transports and keeps what it says for [`Self::settle`].

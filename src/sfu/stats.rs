@@ -5,7 +5,7 @@ use super::MediaKind;
 /// Totals since the core was made, but for the gauges at the end. `[audio, video]` where a pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SfuStats {
-    /// UDP datagrams handed in and out, of any kind.
+    /// Datagrams handed in and out, of any kind and by any protocol.
     pub datagrams_in: u64,
     pub datagrams_out: u64,
     /// RTP packets that carried media, retransmissions of received ones included.
@@ -24,6 +24,11 @@ pub struct SfuStats {
     pub dropped_paused: u64,
     /// Packets of a simulcast layer that is not forwarded, or before the first keyframe.
     pub dropped_layer: u64,
+    /// Datagrams for clients that were heard no more.
+    pub dropped_no_consent: u64,
+    /// Transports that came up, and changes of path while they were up, by the path's protocol: `[udp, tcp]`.
+    pub connected: [u64; 2],
+    pub path_changes: [u64; 2],
     /// Picture loss indications from subscribers and to publishers.
     pub keyframe_requests_in: u64,
     pub keyframe_requests_out: u64,

@@ -22,11 +22,16 @@ use str0m::{
     config::DtlsCert,
     format::Codec,
     media::{Direction, KeyframeRequestKind, Mid, Pt, Rid},
-    net::{Protocol, Receive},
+    net::{Protocol as RtcProtocol, Receive, TcpType},
     rtp::{Extension, RtpPacket, RtpWrite, Ssrc},
 };
 
-use super::{DataChannel, MediaKind, SfuStats, offers::OfferPlan};
+use super::{
+    DataChannel, MediaKind, SfuStats,
+    demux::{binding_request, is_answer_to},
+    offers::OfferPlan,
+    path::{Path, Protocol, Selected},
+};
 
 /// The largest data packet that we take and make; LiveKit's clients refuse to send more than 64,000 bytes.
 const DATA_MESSAGE_BYTES_MAX: u32 = 65_536;
@@ -50,7 +55,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct TransportConfig {
     rtc: RtcConfig,
-    addresses: Arc<[SocketAddr]>,
+    candidates: Arc<[Candidate]>,
 }
 
 /// The DTLS certificate of the process: made once, since a key per peer costs milliseconds.
@@ -69,8 +74,8 @@ impl Certificate {
 }
 
 impl TransportConfig {
-    /// `addresses` are what clients are told to send to: the candidates.
-    pub fn new(certificate: Certificate, addresses: &[SocketAddr]) -> Self {
+    /// `udp` and `tcp` are what clients are told to send to, and to open connections to: the candidates.
+    pub fn new(certificate: Certificate, udp: &[SocketAddr], tcp: &[SocketAddr]) -> Self {
         let mut rtc = RtcConfig::new()
             .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
             .set_dtls_cert(certificate.0)
@@ -87,7 +92,15 @@ impl TransportConfig {
             .set_sctp_max_buffered_amount(SCTP_BUFFER_BYTES);
         // Offered by clients on every section; those that we do not accept in the first answer cannot come later.
         rtc.extension_map().set(5, Extension::PlayoutDelay);
-        Self { rtc, addresses: addresses.into() }
+        let udp = udp.iter().map(|address| Candidate::builder().udp().host(*address).build());
+        // The client opens the connection, RFC 6544 section 4.5.
+        let passive =
+            |address: &SocketAddr| Candidate::builder().tcp().host(*address).tcptype(TcpType::Passive).build();
+        let candidates = udp.chain(tcp.iter().map(passive)).filter_map(|candidate| {
+            debug_assert!(candidate.is_ok(), "the worker checks its addresses");
+            candidate.ok()
+        });
+        Self { rtc, candidates: candidates.collect() }
     }
 }
 
@@ -109,9 +122,7 @@ pub enum Notice {
 
 /// A datagram to send.
 pub struct Transmit {
-    /// The candidate that it leaves from.
-    pub source: SocketAddr,
-    pub destination: SocketAddr,
+    pub path: Path,
     pub payload: Vec<u8>,
 }
 
@@ -146,7 +157,12 @@ struct Channels {
 
 pub struct Transport {
     rtc: Rtc,
+    now: Instant,
     deadline: Instant,
+    selected: Selected,
+    /// The client's check that is being handled, by its transaction; answered where it proved to be the client's.
+    check: Option<[u8; 12]>,
+    answered: bool,
     closed: bool,
     connected: bool,
     was_connected: bool,
@@ -165,15 +181,16 @@ pub struct Transport {
 impl Transport {
     pub fn new(now: Instant, config: &TransportConfig) -> Self {
         let mut rtc = config.rtc.clone().build(now);
-        for address in config.addresses.iter() {
-            match Candidate::host(*address, "udp") {
-                Ok(candidate) => _ = rtc.add_local_candidate(candidate),
-                Err(_) => debug_assert!(false, "the worker checks its addresses"),
-            }
+        for candidate in config.candidates.iter() {
+            rtc.add_local_candidate(candidate.clone());
         }
         Self {
             rtc,
+            now,
             deadline: now,
+            selected: Selected::default(),
+            check: None,
+            answered: false,
             closed: false,
             connected: false,
             was_connected: false,
@@ -197,36 +214,40 @@ impl Transport {
     }
 
     /// Whether a STUN request is for this transport and proves it.
-    pub fn accepts(&self, now: Instant, source: SocketAddr, destination: SocketAddr, datagram: &[u8]) -> bool {
-        match Receive::new(Protocol::Udp, source, destination, datagram) {
-            Ok(receive) => self.rtc.accepts(&Input::Receive(now, receive)),
-            Err(_) => false,
+    pub fn accepts(&self, now: Instant, path: Path, datagram: &[u8]) -> bool {
+        match receive(path, datagram) {
+            Some(receive) => self.rtc.accepts(&Input::Receive(now, receive)),
+            None => false,
         }
     }
 
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        source: SocketAddr,
-        destination: SocketAddr,
-        datagram: &[u8],
-        sink: &mut Sink<'_>,
-    ) {
-        let Ok(receive) = Receive::new(Protocol::Udp, source, destination, datagram) else {
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8], sink: &mut Sink<'_>) {
+        self.now = now;
+        let Some(receive) = receive(path, datagram) else {
             sink.stats.dropped_malformed += 1;
             return;
         };
         if self.rtx.is_some() && rtp_payload_type(datagram) == self.rtx {
             sink.stats.retransmitted_in += 1;
         }
+        let check = binding_request(datagram);
+        (self.check, self.answered) = (check.map(|check| check.transaction), false);
         // Anybody can send nonsense from the client's address: it costs the datagram, not the transport.
         if self.drive(sink, |rtc| rtc.handle_input(Input::Receive(now, receive))).is_err() {
             sink.stats.dropped_malformed += 1;
+        }
+        self.check = None;
+        if let Some(check) = check
+            && self.answered
+            && self.selected.handle_check(now, path, check.nominates)
+        {
+            sink.stats.path_changes[path.protocol.index()] += 1;
         }
     }
 
     /// Moves time on and sends what was written.
     pub fn flush(&mut self, now: Instant, sink: &mut Sink<'_>) {
+        self.now = now;
         if let Err(error) = self.drive(sink, |rtc| rtc.handle_input(Input::Timeout(now))) {
             self.close(error.to_string(), sink);
         }
@@ -453,9 +474,25 @@ impl Transport {
         if self.rtx.is_some() && rtp_payload_type(&payload) == self.rtx {
             sink.stats.retransmitted_out += 1;
         }
+        let protocol = if transmit.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
+        let mut path = Path { protocol, local: transmit.source, remote: transmit.destination };
+        if is_stun(&payload) {
+            self.answered |= self.check.is_some_and(|check| is_answer_to(&payload, &check));
+        } else if self.may_send() {
+            // Where the client wants it, which str0m learns late: it stays with the best path of all that were ever
+            // nominated for as long as 15 s.
+            path = self.selected.path().unwrap_or(path);
+        } else {
+            sink.stats.dropped_no_consent += 1;
+            return;
+        }
         sink.stats.datagrams_out += 1;
-        let (source, destination) = (transmit.source, transmit.destination);
-        sink.transmits.push_back(Transmit { source, destination, payload });
+        sink.transmits.push_back(Transmit { path, payload });
+    }
+
+    /// Whether the client still wants to be sent to: not where it was connected and went silent.
+    fn may_send(&self) -> bool {
+        (self.connected || !self.was_connected) && self.selected.consents(self.now)
     }
 
     fn handle_event(&mut self, event: Event, sink: &mut Sink<'_>) {
@@ -463,7 +500,11 @@ impl Transport {
             Event::RtpPacket(packet) => sink.notices.push(Notice::Packet(packet)),
             Event::Connected => {
                 self.connected = true;
-                self.was_connected = true;
+                if !std::mem::replace(&mut self.was_connected, true)
+                    && let Some(path) = self.selected.path()
+                {
+                    sink.stats.connected[path.protocol.index()] += 1;
+                }
                 sink.notices.push(Notice::Connected);
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
@@ -563,6 +604,19 @@ impl Channels {
             DataChannel::Lossy => &mut self.lossy,
         }
     }
+}
+
+fn receive(path: Path, datagram: &[u8]) -> Option<Receive<'_>> {
+    let protocol = match path.protocol {
+        Protocol::Udp => RtcProtocol::Udp,
+        Protocol::Tcp => RtcProtocol::Tcp,
+    };
+    Receive::new(protocol, path.remote, path.local, datagram).ok()
+}
+
+/// RFC 7983 section 7.
+fn is_stun(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| *first < 4)
 }
 
 /// Payload type of an RTP packet, which SRTP leaves in the clear; `None` for what is none (RFC 7983, RFC 5761).

@@ -60,13 +60,17 @@ metrics! {
     // Media plane
     sfu_packets: IntCounterVec("sfu_packets_total", "RTP packets received from and sent to participants", ["direction", "kind"]);
     sfu_bytes: IntCounterVec("sfu_bytes_total", "RTP payload bytes received from and sent to participants", ["direction", "kind"]);
-    sfu_packets_dropped: IntCounterVec("sfu_packets_dropped_total", "Datagrams and packets dropped, by reason (malformed, unknown_peer, queue_full, paused, layer)", ["reason"]);
+    sfu_packets_dropped: IntCounterVec("sfu_packets_dropped_total", "Datagrams and packets dropped, by reason (malformed, unknown_peer, queue_full, tcp_full, no_consent, paused, layer)", ["reason"]);
     sfu_forward_duration: Histogram("sfu_forward_duration_seconds", "From a media worker's wake-up until the media packets that it sends on are with the kernel, once for each wake-up that sends any", in MEDIA_BUCKETS);
     sfu_keyframe_requests: IntCounterVec("sfu_keyframe_requests_total", "Picture loss indications received from subscribers (in) and sent to publishers (out)", ["direction"]);
     sfu_nacks: IntCounterVec("sfu_nacks_total", "Packets asked for again by NACK, from subscribers (in) and to publishers (out)", ["direction"]);
     sfu_retransmitted_packets: IntCounterVec("sfu_retransmitted_packets_total", "RTX packets received and sent", ["direction"]);
     sfu_data_track_packets: IntCounterVec("sfu_data_track_packets_total", "Packets of data tracks received from publishers and sent to subscribers", ["direction"]);
     sfu_injected_packets: IntCounter("sfu_injected_packets_total", "Packets of the interviewer's voice handed to the forwarder");
+    ice_connections: IntCounterVec("ice_connections_total", "Peer connections that came up, by the protocol of their path (udp, tcp)", ["protocol"]);
+    ice_path_changes: IntCounterVec("ice_path_changes_total", "Times that a peer connection went over to another path, by the protocol of the new one (udp, tcp)", ["protocol"]);
+    ice_tcp_connections: IntGauge("ice_tcp_connections", "TCP connections for media that are open now, those in reserve included");
+    ice_tcp_refused: IntCounterVec("ice_tcp_refused_total", "TCP connections for media that were closed at once: they began with nothing that we gave out (unknown), or there were too many (full)", ["reason"]);
     worker_busy_seconds: CounterVec("worker_busy_seconds_total", "Time that a media worker spent awake", ["worker"]);
     worker_tick_duration: HistogramVec("worker_tick_duration_seconds", "One wake-up of a media worker, from reading to flushing", ["worker"], in MEDIA_BUCKETS);
     tap_packets: IntCounter("tap_packets_total", "Opus packets copied from a participant's track to the interviewer's ear; zero without consent");

@@ -1,33 +1,41 @@
 //! Threads and sockets around [`crate::sfu`]: one thread per worker, each with its own UDP port, its own rooms and
-//! nothing shared. A room never leaves its worker, so forwarding needs no lock.
+//! nothing shared. A room never leaves its worker, so forwarding needs no lock. TCP connections for media come from
+//! listeners that all workers share ([`IceTcp`]) and then belong to one of them.
 
 mod addresses;
+mod framing;
 mod handle;
+mod intake;
 mod outbox;
 mod publisher;
 mod socket;
+mod tcp;
 
 use std::{
     io,
-    net::IpAddr,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+pub use addresses::AdvertisedIp;
 pub use handle::{WorkerClosed, WorkerHandle};
+pub use intake::IceTcp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use self::{
     addresses::Addresses,
+    intake::{Door, Newcomer},
     outbox::{EVENTS_MAX, Outbox},
     publisher::Publisher,
     socket::UdpBatch,
+    tcp::TcpConnections,
 };
 use crate::{
-    sfu::{Certificate, CertificateError, Command, Event, Sfu},
+    sfu::{Certificate, CertificateError, Command, Event, Path, Protocol, Sfu},
     telemetry::Metrics,
 };
 
@@ -42,8 +50,14 @@ const OUTBOX_RETRY: Duration = Duration::from_millis(5);
 /// Errors of the socket come in floods; one line in so many is enough.
 const SOCKET_ERRORS_LOGGED_EVERY: u64 = 1_000;
 
+/// TCP connections taken per tick.
+const NEWCOMERS_PER_TICK_MAX: usize = 16;
+/// What one wake-up may learn of; more stays with the kernel until the next.
+const EVENTS_PER_TICK_MAX: usize = 256;
+
 const SOCKET: mio::Token = mio::Token(0);
 const WAKER: mio::Token = mio::Token(1);
+const FIRST_CONNECTION: mio::Token = mio::Token(2);
 
 /// The media plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,14 +67,27 @@ pub struct Config {
     pub workers: usize,
     /// UDP port of the first worker; the others follow. Clients must reach them.
     pub udp_port_base: u16,
+    /// TCP port for media of clients whose UDP does not get through, one for all workers; absent: none.
+    pub tcp_port: Option<u16>,
+    /// Whether such clients may also use the port of HTTP.
+    pub tcp_on_http_port: bool,
+    /// Ports that clients are told for media by TCP, where they are mapped to the above. Empty means those.
+    pub tcp_advertise_ports: Vec<u16>,
     /// IP addresses that clients are told to send media to. Empty means all of this machine's own. Behind address
-    /// translation (cloud, container) set the public one.
-    pub advertise_ips: Vec<IpAddr>,
+    /// translation (cloud, container) set the public one; where there are several, each with the local one behind it.
+    pub advertise_ips: Vec<AdvertisedIp>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { workers: 0, udp_port_base: 7882, advertise_ips: Vec::new() }
+        Self {
+            workers: 0,
+            udp_port_base: 7882,
+            tcp_port: Some(7881),
+            tcp_on_http_port: true,
+            tcp_advertise_ports: Vec::new(),
+            advertise_ips: Vec::new(),
+        }
     }
 }
 
@@ -85,8 +112,20 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// Starts all workers. They stop when every handle of theirs is dropped.
-pub fn start(config: &Config, metrics: Arc<Metrics>) -> Result<Vec<(WorkerHandle, mpsc::Receiver<Event>)>, StartError> {
+/// A worker's control, and what it tells.
+pub type Worker = (WorkerHandle, mpsc::Receiver<Event>);
+
+/// Starts all workers, for clients by UDP alone. They stop when every handle of theirs is dropped.
+pub fn start(config: &Config, metrics: Arc<Metrics>) -> Result<Vec<Worker>, StartError> {
+    start_with_tcp(config, &[], metrics).map(|(workers, _)| workers)
+}
+
+/// Starts all workers. `tcp` is where somebody listens who gives TCP connections for media to the [`IceTcp`].
+pub fn start_with_tcp(
+    config: &Config,
+    tcp: &[SocketAddr],
+    metrics: Arc<Metrics>,
+) -> Result<(Vec<Worker>, IceTcp), StartError> {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     let workers = if config.workers == 0 { cores() } else { config.workers };
     let certificate = Certificate::generate()?;
@@ -106,11 +145,23 @@ pub fn start(config: &Config, metrics: Arc<Metrics>) -> Result<Vec<(WorkerHandle
         })?;
         sockets.push(socket);
     }
-    sockets
+    let mut parts = Vec::with_capacity(workers);
+    for socket in sockets {
+        let poll = mio::Poll::new().map_err(StartError::Thread)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Thread)?);
+        let (door, newcomers) = Door::new(waker.clone());
+        parts.push((socket, poll, waker, door, newcomers));
+    }
+    let ice_tcp = IceTcp::new(parts.iter().map(|(_, _, _, door, _)| door.clone()).collect(), &metrics);
+    let started: Result<Vec<_>, _> = parts
         .into_iter()
         .enumerate()
-        .map(|(index, socket)| MediaWorker::start(index, socket, &certificate, config, metrics.clone()))
-        .collect()
+        .map(|(index, (socket, poll, waker, _, newcomers))| {
+            let newcomers = (newcomers, ice_tcp.clone());
+            MediaWorker::start(index, (poll, waker), socket, newcomers, &certificate, (config, tcp), metrics.clone())
+        })
+        .collect();
+    Ok((started?, ice_tcp))
 }
 
 struct MediaWorker {
@@ -118,6 +169,9 @@ struct MediaWorker {
     poll: mio::Poll,
     events: mio::Events,
     socket: UdpBatch,
+    tcp: TcpConnections,
+    newcomers: mpsc::Receiver<Newcomer>,
+    ice_tcp: IceTcp,
     addresses: Addresses,
     commands: mpsc::Receiver<Command>,
     /// There may be more to read than the last tick took.
@@ -131,31 +185,37 @@ struct MediaWorker {
 impl MediaWorker {
     fn start(
         index: usize,
+        (poll, waker): (mio::Poll, Arc<mio::Waker>),
         mut socket: UdpBatch,
+        (newcomers, ice_tcp): (mpsc::Receiver<Newcomer>, IceTcp),
         certificate: &Certificate,
-        config: &Config,
+        (config, tcp): (&Config, &[SocketAddr]),
         metrics: Arc<Metrics>,
-    ) -> Result<(WorkerHandle, mpsc::Receiver<Event>), StartError> {
-        let poll = mio::Poll::new().map_err(StartError::Thread)?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER).map_err(StartError::Thread)?);
+    ) -> Result<Worker, StartError> {
         let port = socket.local_port().map_err(|source| StartError::Socket { port: 0, source })?;
         poll.registry()
             .register(socket.source(), SOCKET, mio::Interest::READABLE)
             .map_err(|source| StartError::Socket { port, source })?;
         let addresses =
             Addresses::new(&config.advertise_ips, port, socket.is_ipv6()).map_err(StartError::Interfaces)?;
-        if addresses.advertised().is_empty() {
+        if addresses.udp().is_empty() {
             return Err(StartError::NoAddress);
         }
-        tracing::info!(worker = index, port, candidates = addresses.advertised().len(), "media worker listens");
+        let addresses = addresses.with_tcp(tcp, &config.tcp_advertise_ports);
+        let candidates = addresses.udp().len() + addresses.tcp().len();
+        tracing::info!(worker = index, port, candidates, "media worker listens");
+        let registry = poll.registry().try_clone().map_err(StartError::Thread)?;
         let (command_tx, commands) = mpsc::channel(COMMANDS_MAX);
         let (event_tx, event_rx) = mpsc::channel(EVENTS_MAX);
         let worker = Self {
             index,
             poll,
-            events: mio::Events::with_capacity(16),
+            events: mio::Events::with_capacity(EVENTS_PER_TICK_MAX),
             socket,
-            sfu: Sfu::new(certificate.clone(), addresses.advertised()),
+            tcp: TcpConnections::new(Instant::now(), registry, FIRST_CONNECTION),
+            newcomers,
+            ice_tcp,
+            sfu: Sfu::with_tcp(certificate.clone(), addresses.udp(), addresses.tcp()),
             addresses,
             commands,
             more: false,
@@ -188,10 +248,12 @@ impl MediaWorker {
         let now = Instant::now();
         self.read_commands(now);
         self.read_datagrams(now);
+        self.read_connections(now);
         self.sfu.handle_timeout(now);
         self.send_datagrams();
         let flushed = Instant::now();
         self.send_events();
+        self.publisher.tcp_connections = self.tcp.len();
         self.publisher.handle_tick(now, flushed, Instant::now(), self.sfu.stats());
     }
 
@@ -201,10 +263,14 @@ impl MediaWorker {
         if let Some(due) = self.sfu.poll_timeout() {
             until = until.min(due);
         }
+        if let Some(due) = self.tcp.poll_timeout() {
+            until = until.min(due);
+        }
         if self.outbox.is_waiting() {
             until = until.min(now + OUTBOX_RETRY);
         }
-        let timeout = if self.more { Duration::ZERO } else { until.saturating_duration_since(now) };
+        let timeout =
+            if self.more || self.tcp.has_more() { Duration::ZERO } else { until.saturating_duration_since(now) };
         // Interrupted by a signal, or nothing that we could do about it: go on with what is there.
         let _ = self.poll.poll(&mut self.events, Some(timeout));
         self.more = false;
@@ -225,7 +291,7 @@ impl MediaWorker {
         for _ in 0..READS_PER_TICK_MAX {
             let read = socket.receive(|source, destination, datagram| {
                 if let Some(candidate) = addresses.candidate(destination) {
-                    sfu.handle_datagram(now, source, candidate, datagram);
+                    sfu.handle_datagram(now, Path::udp(candidate, source), datagram);
                 }
             });
             match read {
@@ -243,9 +309,45 @@ impl MediaWorker {
         self.more = true;
     }
 
+    fn read_connections(&mut self, now: Instant) {
+        let Self { tcp, sfu, .. } = self;
+        self.events.iter().for_each(|event| tcp.handle_event(event));
+        tcp.read(now, |path, frame| sfu.handle_datagram(now, path, frame));
+        tcp.sweep(now, |path| sfu.is_bound(path));
+        for _ in 0..NEWCOMERS_PER_TICK_MAX {
+            let Ok(newcomer) = self.newcomers.try_recv() else { return };
+            self.take_newcomer(now, newcomer);
+        }
+        self.more = true;
+    }
+
+    fn take_newcomer(&mut self, now: Instant, newcomer: Newcomer) {
+        let Self { tcp, sfu, addresses, ice_tcp, .. } = self;
+        if !newcomer.request().is_some_and(|request| sfu.knows_ufrag(request.ufrag)) {
+            return ice_tcp.pass_on(self.index, newcomer);
+        }
+        if tcp.is_full() {
+            return ice_tcp.refuse_full();
+        }
+        if let Some(candidate) = addresses.tcp_candidate(newcomer.local) {
+            tcp.adopt(now, newcomer, candidate, |path, frame| sfu.handle_datagram(now, path, frame));
+        }
+    }
+
     fn send_datagrams(&mut self) {
-        let outcome = self.socket.send(&self.addresses, || self.sfu.poll_transmit());
+        let Self { socket, tcp, sfu, addresses, .. } = self;
+        let outcome = socket.send(addresses, || {
+            loop {
+                let transmit = sfu.poll_transmit()?;
+                match transmit.path.protocol {
+                    Protocol::Udp => return Some(transmit),
+                    Protocol::Tcp => tcp.send(transmit.path, &transmit.payload),
+                }
+            }
+        });
+        tcp.flush();
         self.publisher.dropped += outcome.dropped;
+        self.publisher.tcp_dropped += std::mem::take(&mut tcp.dropped);
     }
 
     fn send_events(&mut self) {
@@ -262,7 +364,7 @@ mod tests {
     use super::*;
 
     fn config(udp_port_base: u16, workers: usize) -> Config {
-        Config { workers, udp_port_base, advertise_ips: vec!["127.0.0.1".parse().unwrap()] }
+        Config { workers, udp_port_base, advertise_ips: vec!["127.0.0.1".parse().unwrap()], ..Config::default() }
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub struct Publisher {
     /// Dropped outside the core: by the kernel or for want of room to the control plane.
     pub dropped: u64,
     dropped_counter: IntCounter,
+    /// The same for want of room to a client's TCP connection.
+    pub tcp_dropped: u64,
+    tcp_dropped_counter: IntCounter,
+    /// TCP connections that are open now, and those that were told of last.
+    pub tcp_connections: usize,
+    tcp_told: usize,
 }
 
 impl Publisher {
@@ -51,6 +57,11 @@ impl Publisher {
             (|s| s.dropped_queue_full, dropped("queue_full")),
             (|s| s.dropped_paused, dropped("paused")),
             (|s| s.dropped_layer, dropped("layer")),
+            (|s| s.dropped_no_consent, dropped("no_consent")),
+            (|s| s.connected[0], metrics.ice_connections.with_label_values(&["udp"])),
+            (|s| s.connected[1], metrics.ice_connections.with_label_values(&["tcp"])),
+            (|s| s.path_changes[0], metrics.ice_path_changes.with_label_values(&["udp"])),
+            (|s| s.path_changes[1], metrics.ice_path_changes.with_label_values(&["tcp"])),
             (|s| s.keyframe_requests_in, metrics.sfu_keyframe_requests.with_label_values(&["in"])),
             (|s| s.keyframe_requests_out, metrics.sfu_keyframe_requests.with_label_values(&["out"])),
             (|s| s.nacks_in, metrics.sfu_nacks.with_label_values(&["in"])),
@@ -74,6 +85,10 @@ impl Publisher {
             due: now + INTERVAL,
             dropped: 0,
             dropped_counter: dropped("queue_full"),
+            tcp_dropped: 0,
+            tcp_dropped_counter: dropped("tcp_full"),
+            tcp_connections: 0,
+            tcp_told: 0,
             metrics,
         }
     }
@@ -105,7 +120,10 @@ impl Publisher {
         }
         // Several workers share the gauge, so each tells what changed.
         self.metrics.taps_open.add(stats.taps_open as i64 - self.told.taps_open as i64);
+        let tcp_before = std::mem::replace(&mut self.tcp_told, self.tcp_connections);
+        self.metrics.ice_tcp_connections.add(self.tcp_connections as i64 - tcp_before as i64);
         self.dropped_counter.inc_by(std::mem::take(&mut self.dropped));
+        self.tcp_dropped_counter.inc_by(std::mem::take(&mut self.tcp_dropped));
         self.busy.inc_by(std::mem::take(&mut self.busy_now).as_secs_f64());
         self.told = *stats;
     }

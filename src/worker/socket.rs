@@ -99,8 +99,7 @@ impl UdpBatch {
             self.outgoing.extend_from_slice(&first.payload);
             let mut last = segment;
             while let Some(transmit) = next() {
-                let fits = transmit.destination == first.destination
-                    && transmit.source == first.source
+                let fits = transmit.path == first.path
                     && last == segment
                     && transmit.payload.len() <= segment
                     && segments < self.state.max_gso_segments()
@@ -121,11 +120,11 @@ impl UdpBatch {
     /// Sends what is in `outgoing`; returns how many datagrams were not taken.
     fn send_run(&self, addresses: &Addresses, first: &Transmit, segment: usize, segments: usize) -> u64 {
         let transmit = quinn_udp::Transmit {
-            destination: self.to_socket(first.destination),
+            destination: self.to_socket(first.path.remote),
             ecn: None,
             contents: &self.outgoing,
             segment_size: (segments > 1).then_some(segment),
-            src_ip: addresses.source(first.source),
+            src_ip: addresses.source(first.path.local),
         };
         if self.state.try_send((&self.socket).into(), &transmit).is_ok() {
             return 0;
@@ -165,6 +164,7 @@ mod tests {
     use std::{net::UdpSocket as StdUdpSocket, time::Duration};
 
     use super::*;
+    use crate::sfu::Path;
 
     #[test]
     fn runs_of_equal_size_and_their_shorter_end_arrive_as_single_datagrams() {
@@ -175,8 +175,7 @@ mod tests {
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let sizes = [900, 900, 900, 300, 900, 1_000, 10];
         let mut queue = sizes.iter().map(|size| Transmit {
-            source: SocketAddr::from(([127, 0, 0, 1], port)),
-            destination: peer.local_addr().unwrap(),
+            path: Path::udp(SocketAddr::from(([127, 0, 0, 1], port)), peer.local_addr().unwrap()),
             payload: vec![*size as u8; *size],
         });
         assert_eq!(batch.send(&addresses, || queue.next()).dropped, 0);

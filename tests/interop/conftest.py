@@ -55,6 +55,7 @@ class Server:
         self.env = os.environ | {
             "VIVA_SERVER__HTTP_LISTEN": f"127.0.0.1:{self.port}",
             "VIVA_RTC__WORKERS": "1",
+            "VIVA_RTC__TCP_PORT": "0",
             "VIVA_RTC__UDP_PORT_BASE": str(free_port(socket.SOCK_DGRAM)),
             "VIVA_STORE__URL": f"sqlite://{folder}/viva.db",
         } | (settings or {})

@@ -1,10 +1,12 @@
 //! str0m clients and a media core on a simulated network, in virtual time. Every run of a seed is the same.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod wire;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -15,31 +17,24 @@ use str0m::{
     change::{SdpAnswer, SdpPendingOffer},
     channel::{ChannelConfig, ChannelId, Reliability},
     media::{Direction, KeyframeRequestKind, MediaKind as RtcKind, Mid, Rid, Simulcast, SimulcastLayer},
-    net::{Protocol, Receive},
+    net::{Protocol as RtcProtocol, Receive, TcpType},
     rtp::{ExtensionValues, RtpWrite},
 };
 use viva::{
     id::{ParticipantSid, RoomSid, TrackSid},
     media::TapWriter,
-    sfu::{Certificate, Command, Connections, DataChannel, Event, EventKind, MediaKind, PendingTrack, Sfu, Transmit},
+    sfu::{
+        Certificate, Command, Connections, DataChannel, Event, EventKind, MediaKind, Path, PendingTrack, Protocol, Sfu,
+        Transmit,
+    },
 };
 
-pub const SFU_ADDRESS: &str = "192.0.2.1:7882";
+use wire::{InFlight, To};
+#[allow(unused_imports, reason = "each test file uses its part")]
+pub use wire::{Received, Spent, vp8};
 
-/// One RTP packet as a client got it.
-#[derive(Clone, Debug)]
-pub struct Received {
-    pub track: Option<TrackSid>,
-    pub mid: Mid,
-    pub ssrc: u32,
-    pub seq: u64,
-    pub time: u32,
-    pub marker: bool,
-    pub payload: Vec<u8>,
-    pub at: Instant,
-    /// The newest sender report of the stream: its time, and the RTP time at it.
-    pub report: Option<(std::time::SystemTime, u32)>,
-}
+pub const SFU_ADDRESS: &str = "192.0.2.1:7882";
+pub const SFU_TCP_ADDRESS: &str = "192.0.2.1:7881";
 
 struct Uplink {
     mid: Mid,
@@ -75,16 +70,6 @@ pub struct Client {
     deadline: Instant,
 }
 
-/// What a burst cost the core.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Spent {
-    /// From the first datagram in to the last one out.
-    pub media: Duration,
-    /// The same for everything that receivers answered.
-    pub feedback: Duration,
-    pub datagrams: usize,
-}
-
 /// What the next offer brings.
 enum Change {
     Downlink(MediaKind),
@@ -92,36 +77,6 @@ enum Change {
     Inactive(Mid),
     RestartIce,
     Channels,
-}
-
-enum To {
-    Sfu,
-    Client(usize),
-}
-
-struct InFlight {
-    at: Instant,
-    order: u64,
-    source: SocketAddr,
-    to: To,
-    bytes: Vec<u8>,
-}
-
-impl PartialEq for InFlight {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for InFlight {}
-impl PartialOrd for InFlight {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for InFlight {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
 }
 
 pub struct Sim {
@@ -139,6 +94,16 @@ pub struct Sim {
     /// Datagrams that arrive within this are handed in together.
     pub batch: Duration,
     pub negotiations: usize,
+    /// Nothing of this protocol gets through.
+    pub blocked: Option<Protocol>,
+    /// Datagrams that reached a client, `[udp, tcp]`.
+    pub delivered: [usize; 2],
+    /// The client with this address reaches nobody, and is reached by nobody.
+    cut: Option<IpAddr>,
+    /// Datagrams of the core to the one who is cut off, and when it said that somebody is lost.
+    pub sent_to_nobody: usize,
+    pub lost_at: Option<Instant>,
+    tcp: bool,
     /// The largest data message that clients who join from now on take.
     pub message_bytes_max: u32,
     /// All tracks so far, with their owners.
@@ -150,12 +115,23 @@ pub struct Sim {
 
 impl Sim {
     pub fn new(seed: u64) -> Self {
+        Self::on(seed, false)
+    }
+
+    /// A core that takes TCP too, and clients that open connections to it.
+    pub fn with_tcp(seed: u64) -> Self {
+        Self::on(seed, true)
+    }
+
+    fn on(seed: u64, tcp: bool) -> Self {
         let now = Instant::now();
         let certificate = Certificate::generate().unwrap();
+        let address = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let tcp_addresses: Vec<_> = tcp.then(|| address(SFU_TCP_ADDRESS)).into_iter().collect();
         Self {
             now,
             start: now,
-            sfu: Sfu::new(certificate, &[SFU_ADDRESS.parse().unwrap()]),
+            sfu: Sfu::with_tcp(certificate, &[address(SFU_ADDRESS)], &tcp_addresses),
             room: RoomSid::from("RM_test"),
             clients: Vec::new(),
             events: Vec::new(),
@@ -164,6 +140,12 @@ impl Sim {
             jitter: Duration::ZERO,
             batch: Duration::ZERO,
             negotiations: 0,
+            blocked: None,
+            delivered: [0; 2],
+            cut: None,
+            sent_to_nobody: 0,
+            lost_at: None,
+            tcp,
             message_bytes_max: 65_536,
             tracks: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
@@ -186,7 +168,7 @@ impl Sim {
         let sid = ParticipantSid::from(format!("PA_{index}"));
         let command = Command::Join { room: self.room.clone(), participant: sid.clone(), connections };
         self.sfu.handle_command(self.now, command);
-        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max);
+        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max, self.tcp);
         client.takes_all = takes_all;
         self.clients.push(client);
         for (owner, track) in self.tracks.clone() {
@@ -355,15 +337,11 @@ impl Sim {
             let Some(Reverse(flying)) = self.wire.pop() else { break };
             match flying.to {
                 To::Sfu => {
-                    let destination = SFU_ADDRESS.parse().unwrap();
-                    self.sfu.handle_datagram(self.now, flying.source, destination, &flying.bytes);
+                    self.sfu.handle_datagram(self.now, flying.path, &flying.bytes);
                 }
                 To::Client(index) => {
-                    let client = &mut self.clients[index];
-                    let receive = Receive::new(Protocol::Udp, flying.source, client.address, &flying.bytes);
-                    if let Ok(receive) = receive {
-                        let _ = client.rtc.handle_input(Input::Receive(self.now, receive));
-                    }
+                    self.delivered[flying.path.protocol.index()] += 1;
+                    self.clients[index].receive(self.now, flying.path, &flying.bytes);
                     self.drain(index);
                 }
             }
@@ -375,9 +353,8 @@ impl Sim {
         loop {
             self.sfu.handle_timeout(self.now);
             while let Some(transmit) = self.sfu.poll_transmit() {
-                let to = self.clients.iter().position(|client| client.address == transmit.destination);
-                if let Some(index) = to {
-                    self.fly(transmit.source, To::Client(index), transmit.payload);
+                if let Some(index) = self.client_at(transmit.path) {
+                    self.fly(transmit.path, To::Client(index), transmit.payload);
                 }
             }
             let mut negotiated = false;
@@ -414,6 +391,10 @@ impl Sim {
                 true
             }
             EventKind::OfferRejected { reason, .. } => panic!("offer rejected: {reason}"),
+            EventKind::Disconnected => {
+                self.lost_at.get_or_insert(self.now);
+                false
+            }
             _ => false,
         }
     }
@@ -434,13 +415,23 @@ impl Sim {
     }
 
     pub fn drain(&mut self, index: usize) {
-        for bytes in self.clients[index].drain(self.now) {
-            let source = self.clients[index].address;
-            self.fly(source, To::Sfu, bytes);
+        for (path, bytes) in self.clients[index].drain(self.now) {
+            self.fly(path, To::Sfu, bytes);
         }
     }
 
-    fn fly(&mut self, source: SocketAddr, to: To, bytes: Vec<u8>) {
+    fn client_at(&self, path: Path) -> Option<usize> {
+        self.clients.iter().position(|client| client.address.ip() == path.remote.ip())
+    }
+
+    fn fly(&mut self, path: Path, to: To, bytes: Vec<u8>) {
+        if self.blocked == Some(path.protocol) {
+            return;
+        }
+        if self.cut == Some(path.remote.ip()) {
+            self.sent_to_nobody += usize::from(matches!(to, To::Client(_)));
+            return;
+        }
         if self.loss > 0.0 && self.rng.random_bool(self.loss) {
             return;
         }
@@ -448,12 +439,20 @@ impl Sim {
         let jitter = if jitter > 0 { self.rng.random_range(0..jitter) } else { 0 };
         let at = self.now + self.delay + Duration::from_micros(jitter);
         self.order += 1;
-        self.wire.push(Reverse(InFlight { at, order: self.order, source, to, bytes }));
+        self.wire.push(Reverse(InFlight { at, order: self.order, path, to, bytes }));
+    }
+
+    pub fn cut(&mut self, client: IpAddr) {
+        self.cut = Some(client);
+    }
+
+    pub fn heal(&mut self) {
+        self.cut = None;
     }
 
     /// Bytes from an address that may be anybody's.
     pub fn attack(&mut self, source: SocketAddr, bytes: &[u8]) {
-        self.sfu.handle_datagram(self.now, source, SFU_ADDRESS.parse().unwrap(), bytes);
+        self.sfu.handle_datagram(self.now, Path::udp(SFU_ADDRESS.parse().unwrap(), source), bytes);
     }
 
     /// Sends packets of one track at once and runs the core by the real clock, without a network between. Clients
@@ -463,8 +462,7 @@ impl Sim {
         for (time, marker, payload) in packets {
             let now = self.now;
             self.clients[client].write(now, track, 0, *time, *marker, payload, None);
-            let source = self.clients[client].address;
-            datagrams.extend(self.clients[client].drain(now).into_iter().map(|bytes| (source, bytes)));
+            datagrams.extend(self.clients[client].drain(now));
         }
         let mut spent = Spent::default();
         let (transmits, media) = self.run_core(datagrams);
@@ -472,9 +470,9 @@ impl Sim {
         let mut feedback = self.hand_out(transmits);
         self.now += Duration::from_millis(20);
         for index in 0..self.clients.len() {
-            let (now, source) = (self.now, self.clients[index].address);
+            let now = self.now;
             let _ = self.clients[index].rtc.handle_input(Input::Timeout(now));
-            feedback.extend(self.clients[index].drain(now).into_iter().map(|bytes| (source, bytes)));
+            feedback.extend(self.clients[index].drain(now));
         }
         let (transmits, took) = self.run_core(feedback);
         spent.feedback = took;
@@ -482,12 +480,11 @@ impl Sim {
         spent
     }
 
-    fn run_core(&mut self, datagrams: Vec<(SocketAddr, Vec<u8>)>) -> (Vec<Transmit>, Duration) {
-        let destination = SFU_ADDRESS.parse().unwrap();
+    fn run_core(&mut self, datagrams: Vec<(Path, Vec<u8>)>) -> (Vec<Transmit>, Duration) {
         let mut transmits = Vec::with_capacity(4_096);
         let started = Instant::now();
-        for (source, bytes) in &datagrams {
-            self.sfu.handle_datagram(self.now, *source, destination, bytes);
+        for (path, bytes) in &datagrams {
+            self.sfu.handle_datagram(self.now, *path, bytes);
         }
         self.sfu.handle_timeout(self.now);
         while let Some(transmit) = self.sfu.poll_transmit() {
@@ -496,15 +493,13 @@ impl Sim {
         (transmits, started.elapsed())
     }
 
-    fn hand_out(&mut self, transmits: Vec<Transmit>) -> Vec<(SocketAddr, Vec<u8>)> {
+    fn hand_out(&mut self, transmits: Vec<Transmit>) -> Vec<(Path, Vec<u8>)> {
         let mut answers = Vec::new();
         for transmit in transmits {
-            let index = self.clients.iter().position(|client| client.address == transmit.destination).unwrap();
+            let index = self.client_at(transmit.path).unwrap();
             let (now, client) = (self.now, &mut self.clients[index]);
-            let receive = Receive::new(Protocol::Udp, transmit.source, client.address, &transmit.payload).unwrap();
-            let _ = client.rtc.handle_input(Input::Receive(now, receive));
-            let source = client.address;
-            answers.extend(client.drain(now).into_iter().map(|bytes| (source, bytes)));
+            client.receive(now, transmit.path, &transmit.payload);
+            answers.extend(client.drain(now));
         }
         answers
     }
@@ -547,7 +542,14 @@ impl Sim {
 }
 
 impl Client {
-    fn new(now: Instant, sid: ParticipantSid, index: usize, sections: usize, message_bytes_max: u32) -> Self {
+    fn new(
+        now: Instant,
+        sid: ParticipantSid,
+        index: usize,
+        sections: usize,
+        message_bytes_max: u32,
+        tcp: bool,
+    ) -> Self {
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .clear_codecs()
@@ -557,6 +559,11 @@ impl Client {
             .build(now);
         let address = SocketAddr::from(([198, 51, 100, index as u8 + 1], 40_000));
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        if tcp {
+            let address = SocketAddr::new(address.ip(), 40_001);
+            let active = Candidate::builder().tcp().host(address).tcptype(TcpType::Active).build();
+            rtc.add_local_candidate(active.unwrap());
+        }
         let mut client = Self {
             rtc,
             sid,
@@ -711,7 +718,18 @@ impl Client {
         self.rtc.channel(id).is_some_and(|mut channel| channel.write(true, packet).unwrap_or(false))
     }
 
-    fn drain(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    fn receive(&mut self, now: Instant, path: Path, bytes: &[u8]) {
+        let protocol = match path.protocol {
+            Protocol::Udp => RtcProtocol::Udp,
+            Protocol::Tcp => RtcProtocol::Tcp,
+        };
+        if let Ok(receive) = Receive::new(protocol, path.local, path.remote, bytes) {
+            let _ = self.rtc.handle_input(Input::Receive(now, receive));
+        }
+    }
+
+    /// What it sends, by the path as the core sees it.
+    fn drain(&mut self, now: Instant) -> Vec<(Path, Vec<u8>)> {
         let mut out = Vec::new();
         loop {
             match self.rtc.poll_output() {
@@ -719,7 +737,13 @@ impl Client {
                     self.deadline = at.max(now + Duration::from_millis(1));
                     return out;
                 }
-                Ok(Output::Transmit(transmit)) => out.push(transmit.contents.into()),
+                Ok(Output::Transmit(transmit)) => {
+                    let path = match transmit.proto {
+                        RtcProtocol::Udp => Path::udp(transmit.destination, transmit.source),
+                        _ => Path::tcp(transmit.destination, transmit.source),
+                    };
+                    out.push((path, transmit.contents.into()));
+                }
                 Ok(Output::Event(event)) => self.handle(event),
                 Err(error) => panic!("client failed: {error}"),
             }
@@ -762,12 +786,4 @@ fn rtc_kind(kind: MediaKind) -> RtcKind {
         MediaKind::Audio => RtcKind::Audio,
         MediaKind::Video => RtcKind::Video,
     }
-}
-
-/// A VP8 payload (RFC 7741): descriptor with a 15-bit picture id, one byte that says keyframe or not, then `body`.
-pub fn vp8(keyframe: bool, first: bool, picture: u16, body: &[u8]) -> Vec<u8> {
-    let mut payload = vec![0x80 | if first { 0x10 } else { 0 }, 0x80, 0x80 | (picture >> 8) as u8, picture as u8];
-    payload.push(u8::from(!keyframe));
-    payload.extend_from_slice(body);
-    payload
 }

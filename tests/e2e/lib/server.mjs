@@ -37,7 +37,7 @@ export async function prepare(config = {}) {
   cpSync(join(FIXTURES, 'personas'), join(folder, 'personas'), { recursive: true });
   const base = {
     server: { http_listen: `127.0.0.1:${port}`, shutdown_grace_secs: 2, log: { filter: 'info', json: true } },
-    rtc: { workers: 1, udp_port_base: udp, advertise_ips: ['127.0.0.1'] },
+    rtc: { workers: 1, udp_port_base: udp, tcp_port: 0, advertise_ips: ['127.0.0.1'] },
     auth: { keys: { [KEY]: SECRET } },
     speech: { stt: { provider: 'off' }, tts: { provider: 'espeak' } },
     models: { dir: join(folder, 'models') },

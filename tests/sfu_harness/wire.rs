@@ -1,0 +1,69 @@
+//! What goes over the simulated network, and what is written down of it.
+
+use std::time::{Duration, Instant};
+
+use str0m::media::Mid;
+use viva::{id::TrackSid, sfu::Path};
+
+/// One RTP packet as a client got it.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub track: Option<TrackSid>,
+    pub mid: Mid,
+    pub ssrc: u32,
+    pub seq: u64,
+    pub time: u32,
+    pub marker: bool,
+    pub payload: Vec<u8>,
+    pub at: Instant,
+    /// The newest sender report of the stream: its time, and the RTP time at it.
+    pub report: Option<(std::time::SystemTime, u32)>,
+}
+
+/// What a burst cost the core.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// From the first datagram in to the last one out.
+    pub media: Duration,
+    /// The same for everything that receivers answered.
+    pub feedback: Duration,
+    pub datagrams: usize,
+}
+
+pub(super) enum To {
+    Sfu,
+    Client(usize),
+}
+
+pub(super) struct InFlight {
+    pub at: Instant,
+    pub order: u64,
+    pub path: Path,
+    pub to: To,
+    pub bytes: Vec<u8>,
+}
+
+impl PartialEq for InFlight {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for InFlight {}
+impl PartialOrd for InFlight {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for InFlight {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// A VP8 payload (RFC 7741): descriptor with a 15-bit picture id, one byte that says keyframe or not, then `body`.
+pub fn vp8(keyframe: bool, first: bool, picture: u16, body: &[u8]) -> Vec<u8> {
+    let mut payload = vec![0x80 | if first { 0x10 } else { 0 }, 0x80, 0x80 | (picture >> 8) as u8, picture as u8];
+    payload.push(u8::from(!keyframe));
+    payload.extend_from_slice(body);
+    payload
+}
