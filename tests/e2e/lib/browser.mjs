@@ -43,11 +43,11 @@ function camera(colour) {
 
 /**
  * Starts a browser. `speech`: the WAV that its microphone plays once from every opening on (silence if absent);
- * `permission: false`: the person has refused camera and microphone.
+ * `permission: false`: the person has refused camera and microphone. `program`: what starts the browser.
  */
-export async function launch({ speech, colour = COLOURS.ada, permission = true } = {}) {
+export async function launch({ speech, colour = COLOURS.ada, permission = true, program = CHROMIUM } = {}) {
   return chromium.launch({
-    executablePath: CHROMIUM,
+    executablePath: program,
     headless: true,
     args: [
       '--no-sandbox',
@@ -77,9 +77,10 @@ function silence() {
  * A page with hooks (see hooks.mjs). Errors of the page are collected in `page.faults`.
  * `microphone`: `device` as the page asks for it, `plain` without voice processing, `cue` to say things at will.
  */
-export async function openPage(browser, { microphone = 'cue', packets = false, steady = false, viewport = DESKTOP, dark = false } = {}) {
+export async function openPage(browser, { microphone = 'cue', packets = false, steady = false, viewport = DESKTOP, dark = false, ignoreHTTPSErrors = false } = {}) {
   const context = await browser.newContext({
     viewport,
+    ignoreHTTPSErrors,
     colorScheme: dark ? 'dark' : 'light',
     // The hooks bring their own worklet and worker; the page's policy would keep them out.
     bypassCSP: true,

@@ -1,0 +1,39 @@
+"""Two people who meet, as a program of its own so that it can run in another network: ada hums, bob listens.
+
+Arguments: the server's address and the room. Prints what they saw, as JSON.
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+from livekit import rtc
+
+from conftest import Client
+from media import Tone, hears
+
+HERTZ = 440
+
+
+async def timed(waits):
+    began = time.monotonic()
+    result = await waits
+    return time.monotonic() - began, result
+
+
+async def main(url, room):
+    ada, bob = Client(url, room), Client(url, room)
+    ada_s, _ = await timed(ada.connect("ada"))
+    bob_s, _ = await timed(bob.connect("bob"))
+    tone = Tone(HERTZ)
+    await tone.publish(ada)
+    began = time.monotonic()
+    track, _, _ = await bob.event("track_subscribed", lambda track, *_: track.kind == rtc.TrackKind.KIND_AUDIO)
+    heard = await hears(track, HERTZ, seconds=0.3)
+    print(json.dumps({"ada_s": ada_s, "bob_s": bob_s, "heard": heard, "heard_s": time.monotonic() - began}), flush=True)
+    tone.stop()
+    await asyncio.gather(ada.room.disconnect(), bob.room.disconnect())
+
+
+asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Two network namespaces and the link between them, behind a firewall as companies have it.
+#
+#   strict_network.sh up NAME        makes NAME-s (203.0.113.1, 2001:db8::1) and NAME-c (203.0.113.2, 2001:db8::2), joined
+#   strict_network.sh block NAME ... lets NAME-c reach these TCP ports and nothing else; none: everything but UDP
+#   strict_network.sh down NAME      ends what runs in them and removes them
+#
+# The addresses look public: WebRTC clients take no media on ports 80 and 443 from private ones.
+#
+# Needs root, ip (iproute2) and nft (nftables).
+set -eu
+
+command=$1 name=$2
+shift 2
+
+case $command in
+up)
+	for side in s c; do
+		ip netns add "$name-$side"
+		ip -n "$name-$side" link set lo up
+	done
+	ip -n "$name-s" link add to-c type veth peer name to-s netns "$name-c"
+	# nodad: an IPv6 address can otherwise be used a second later only.
+	for end in s:to-c:1 c:to-s:2; do
+		side=${end%%:*} link=${end#*:} number=${end##*:}
+		link=${link%:*}
+		ip -n "$name-$side" address add "203.0.113.$number/24" dev "$link"
+		ip -n "$name-$side" address add "2001:db8::$number/64" dev "$link" nodad
+		ip -n "$name-$side" link set "$link" up
+	done
+	;;
+block)
+	{
+		echo 'table inet strict {'
+		echo ' chain out { type filter hook output priority 0; oif "lo" accept; meta l4proto udp drop;'
+		if [ $# -gt 0 ]; then
+			ports=$(echo "$@" | tr ' ' ,)
+			echo "  meta l4proto tcp tcp dport != { $ports } drop;"
+		fi
+		echo ' }'
+		echo ' chain in { type filter hook input priority 0; iif != "lo" meta l4proto udp drop; }'
+		echo '}'
+	} | ip netns exec "$name-c" nft -f -
+	;;
+down)
+	for side in s c; do
+		for process in $(ip netns pids "$name-$side" 2>/dev/null); do kill -9 "$process" 2>/dev/null || true; done
+		ip netns delete "$name-$side" 2>/dev/null || true
+	done
+	;;
+*)
+	echo "strict_network.sh: unknown command $command" >&2
+	exit 2
+	;;
+esac
