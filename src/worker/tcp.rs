@@ -2,7 +2,7 @@
 //! one: what does not fit its buffer is dropped, as UDP would drop it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io::{ErrorKind, Read, Write},
     net::SocketAddr,
     time::{Duration, Instant},
@@ -54,7 +54,7 @@ pub(super) struct TcpConnections {
     free: Vec<usize>,
     by_path: HashMap<Path, usize>,
     first_token: usize,
-    readable: Vec<usize>,
+    readable: VecDeque<usize>,
     dirty: Vec<usize>,
     buffer: Vec<u8>,
     sweep_at: Instant,
@@ -70,7 +70,7 @@ impl TcpConnections {
             free: Vec::new(),
             by_path: HashMap::new(),
             first_token: first_token.0,
-            readable: Vec::new(),
+            readable: VecDeque::new(),
             dirty: Vec::new(),
             buffer: vec![0; READ_BYTES],
             sweep_at: now,
@@ -133,7 +133,7 @@ impl TcpConnections {
         }
         self.slots[slot] = Some(connection);
         self.by_path.insert(path, slot);
-        self.readable.push(slot);
+        self.readable.push_back(slot);
     }
 
     /// The kernel has something for, or room in, the connection with this token.
@@ -141,7 +141,7 @@ impl TcpConnections {
         let Some(slot) = event.token().0.checked_sub(self.first_token) else { return };
         let Some(Some(connection)) = self.slots.get_mut(slot) else { return };
         if event.is_readable() && !std::mem::replace(&mut connection.readable, true) {
-            self.readable.push(slot);
+            self.readable.push_back(slot);
         }
         if event.is_writable() && !connection.outgoing.is_empty() && !std::mem::replace(&mut connection.dirty, true) {
             self.dirty.push(slot);
@@ -150,11 +150,13 @@ impl TcpConnections {
 
     /// Reads from all that have something, each within bounds.
     pub fn read(&mut self, now: Instant, mut each: impl FnMut(Path, &[u8])) {
-        for slot in std::mem::take(&mut self.readable) {
+        for _ in 0..self.readable.len() {
+            // One by one: where `each` fails in somebody's room, the others' turn is still to come.
+            let Some(slot) = self.readable.pop_front() else { return };
             let Some(Some(connection)) = self.slots.get_mut(slot) else { continue };
             match connection.read(now, &mut self.buffer, &mut each) {
                 Reading::Done => connection.readable = false,
-                Reading::More => self.readable.push(slot),
+                Reading::More => self.readable.push_back(slot),
                 Reading::Ended => self.close(slot),
             }
         }

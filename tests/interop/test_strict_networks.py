@@ -120,7 +120,8 @@ def came_up_by_tcp(network, url, seen):
           f"first sound {seen['heard_s']:.2f} s after that")
     assert seen["heard"] is True
     assert max(seen["ada_s"], seen["bob_s"]) <= CONNECTED_S_MAX
-    metrics = network.get(f"{url.replace('ws', 'http', 1)}/metrics").decode()
+    scheme, port = url.partition(":")[0].replace("ws", "http"), url.rpartition(":")[2]
+    metrics = network.get(f"{scheme}://{SERVER}:{port}/metrics").decode()
     counts = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("viva_ice_"))
     assert float(counts['viva_ice_connections_total{protocol="udp"}']) == 0, counts
     assert float(counts['viva_ice_connections_total{protocol="tcp"}']) >= 2, counts
@@ -149,11 +150,34 @@ def test_port_443_with_a_certificate_is_enough(network):
     came_up_by_tcp(network, url, network.call(url, env={"SSL_CERT_FILE": str(ca)}))
 
 
-def test_where_udp_works_it_is_used(network):
-    network.serve("0.0.0.0:7880")
-    url = f"ws://{SERVER}:7880"
+def goes_by_udp(network, url):
     seen = network.call(url)
     assert seen["heard"] is True
     metrics = network.get(f"http://{SERVER}:7880/metrics").decode()
+    assert 'viva_ice_connections_total{protocol="udp"} 2' in metrics, metrics
     assert 'viva_ice_connections_total{protocol="tcp"} 0' in metrics, metrics
     assert 'viva_ice_path_changes_total{protocol="tcp"} 0' in metrics
+
+
+def test_where_udp_works_it_is_used(network):
+    network.serve("0.0.0.0:7880")
+    goes_by_udp(network, f"ws://{SERVER}:7880")
+
+
+def test_ipv6_alone_is_enough(network):
+    network.serve("[::]:7880")
+    must(TOOL, "only6", network.name)
+    goes_by_udp(network, "ws://[2001:db8::1]:7880")
+
+
+@pytest.mark.parametrize("udp", [True, False], ids=["udp", "tcp"])
+def test_each_of_several_translated_addresses_answers_as_itself(network, udp):
+    # The first leads nowhere for these clients: only answers from the second one's local address reach them.
+    must(TOOL, "translate", network.name)
+    network.serve("0.0.0.0:7880", VIVA_RTC__ADVERTISE_IPS="198.51.100.7/203.0.113.1,198.51.100.8/203.0.113.3")
+    url = "ws://198.51.100.8:7880"
+    if udp:
+        goes_by_udp(network, url)
+    else:
+        network.block_all_but()
+        came_up_by_tcp(network, url, network.call(url))

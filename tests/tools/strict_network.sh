@@ -3,6 +3,8 @@
 #
 #   strict_network.sh up NAME        makes NAME-s (203.0.113.1, 2001:db8::1) and NAME-c (203.0.113.2, 2001:db8::2), joined
 #   strict_network.sh block NAME ... lets NAME-c reach these TCP ports and nothing else; none: everything but UDP
+#   strict_network.sh translate NAME gives NAME-s the address 203.0.113.3 too, which NAME-c reaches as 198.51.100.8 alone
+#   strict_network.sh only6 NAME     leaves NAME-c nothing but IPv6
 #   strict_network.sh down NAME      ends what runs in them and removes them
 #
 # The addresses look public: WebRTC clients take no media on ports 80 and 443 from private ones.
@@ -41,6 +43,19 @@ block)
 		echo ' chain in { type filter hook input priority 0; iif != "lo" meta l4proto udp drop; }'
 		echo '}'
 	} | ip netns exec "$name-c" nft -f -
+	;;
+translate)
+	ip -n "$name-s" address add 203.0.113.3/24 dev to-c
+	ip -n "$name-c" route add 198.51.100.0/24 dev to-s
+	ip netns exec "$name-c" nft -f - <<-'END'
+		table inet translation {
+		 chain out { type nat hook output priority -100; ip daddr 198.51.100.8 dnat ip to 203.0.113.3; }
+		 chain real { type filter hook output priority -200; ip daddr 203.0.113.0/24 drop; meta nfproto ipv6 drop; }
+		}
+	END
+	;;
+only6)
+	ip -n "$name-c" address del 203.0.113.2/24 dev to-s
 	;;
 down)
 	for side in s c; do

@@ -134,6 +134,34 @@ fn who_leaves_or_talks_nonsense_is_closed_and_its_path_is_free() {
 }
 
 #[test]
+fn a_fault_in_one_room_leaves_the_other_connections_readable() {
+    let (mut rig, mut heard) = (Rig::new(), Vec::new());
+    let mut clients: Vec<_> = (0..5).map(|_| rig.client(&[], &mut heard)).collect();
+    rig.tick(&mut heard);
+    for (n, (client, _)) in clients.iter_mut().enumerate() {
+        client.write_all(&framed(&[n as u8])).unwrap();
+    }
+    let give_up = Instant::now() + PATIENCE;
+    let mut failed = false;
+    while heard.len() < 4 {
+        assert!(Instant::now() < give_up, "only {heard:?}");
+        rig.poll.poll(&mut rig.events, Some(Duration::from_millis(5))).unwrap();
+        rig.events.iter().for_each(|event| rig.connections.handle_event(event));
+        // The first frame is the faulty room's; the worker goes on after such a tick.
+        let tick = std::panic::AssertUnwindSafe(|| {
+            rig.connections.read(rig.now, |_, frame| {
+                if !std::mem::replace(&mut failed, true) {
+                    std::panic::resume_unwind(Box::new("a fault"));
+                }
+                heard.push(frame.to_vec());
+            });
+        });
+        let _ = std::panic::catch_unwind(tick);
+    }
+    assert!(failed);
+}
+
+#[test]
 fn a_connection_goes_with_its_transport_and_when_it_is_silent() {
     let (mut rig, mut heard) = (Rig::new(), Vec::new());
     let (_a, unclaimed) = rig.client(&[], &mut heard);
