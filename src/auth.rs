@@ -3,6 +3,8 @@
 //! Invariant: whatever [`ApiKeys::verify`] returns was signed by a secret of ours, with HS256 and nothing else, and is
 //! within its time.
 
+mod room_config;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -13,6 +15,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use self::room_config::{ROOM_AGENTS_MAX, RoomAgent, RoomConfig, check_agents};
 use crate::id::{Identity, RoomName};
 
 /// How far our clock and the minting clock may differ, in seconds. LiveKit allows one minute.
@@ -213,6 +216,12 @@ pub struct Claims {
     pub sha256: String,
     #[serde(rename = "video", skip_serializing_if = "is_default")]
     pub grants: Grants,
+    /// What the room is made with, where a join by this token makes it.
+    #[serde(rename = "roomConfig", skip_serializing_if = "Option::is_none")]
+    pub room_config: Option<RoomConfig>,
+    /// The same by a name in the server's configuration; `room_config` goes over it.
+    #[serde(rename = "roomPreset", skip_serializing_if = "String::is_empty")]
+    pub room_preset: String,
 }
 
 fn is_default(grants: &Grants) -> bool {

@@ -83,7 +83,30 @@ id!(
     /// What was told to webhooks once, `EV_…`: the same in every attempt.
     HookId
 );
-printable!(RoomName, RoomSid, ParticipantSid, TrackSid, DataTrackSid, InterviewId, HookId);
+id!(
+    /// A program that runs agents, while its socket stands, `AW_…`.
+    AgentWorkerId
+);
+id!(
+    /// That an agent was asked for in a room, `AD_…`.
+    DispatchId
+);
+id!(
+    /// One agent's work in a room, `AJ_…`.
+    JobId
+);
+printable!(
+    RoomName,
+    RoomSid,
+    ParticipantSid,
+    TrackSid,
+    DataTrackSid,
+    InterviewId,
+    HookId,
+    AgentWorkerId,
+    DispatchId,
+    JobId
+);
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,6 +149,24 @@ impl DataTrackSid {
 impl InterviewId {
     pub fn random() -> Self {
         ulid::Ulid::new().to_string().into()
+    }
+}
+
+impl AgentWorkerId {
+    pub fn random() -> Self {
+        format!("AW_{}", random_suffix()).into()
+    }
+}
+
+impl DispatchId {
+    pub fn random() -> Self {
+        format!("AD_{}", random_suffix()).into()
+    }
+}
+
+impl JobId {
+    pub fn random() -> Self {
+        format!("AJ_{}", random_suffix()).into()
     }
 }
 

@@ -13,6 +13,7 @@
     warn(clippy::disallowed_methods, clippy::expect_used, clippy::too_many_lines, clippy::unwrap_used)
 )]
 
+pub mod agents;
 pub mod auth;
 pub mod cli;
 pub mod config;

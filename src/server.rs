@@ -14,18 +14,20 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{banner::Lines, ports::Ports};
 use crate::{
+    agents::{Agents, NEWS_CAPACITY},
     auth::ApiKeys,
     cli::Failure,
     config::Config,
     http::{self, App, Options, Readiness},
     interview::{self, Interviews, Library, Providers},
-    rooms::Rooms,
+    rooms::{Listeners, Rooms},
     signalling::{self, livekit::Signalling},
     speech::{self, listener::ListenerConfig, tts::TtsProvider},
     store::Store,
@@ -65,6 +67,7 @@ struct Server {
     config: Config,
     rooms: Rooms,
     interviews: Interviews,
+    agents: Agents,
     /// Absent where nobody wants to be told.
     webhooks: Option<Webhooks>,
     store: Store,
@@ -93,8 +96,10 @@ impl Server {
         let voice = if providers.tts.name().starts_with("piper") { "piper" } else { "espeak-ng" };
         let keys = Arc::new(ApiKeys::new(config.auth.keys.clone()));
         let webhooks = webhooks(&config, &keys, &metrics)?;
+        let (news, agents_news) = mpsc::channel(NEWS_CAPACITY);
         let hooks = webhooks.as_ref().map(Webhooks::events);
-        let rooms = Rooms::with_hooks(config.rooms.clone(), workers, hooks, metrics.clone());
+        let listeners = Listeners { hooks: hooks.clone(), news: Some(news) };
+        let rooms = Rooms::with_listeners(config.rooms.clone(), workers, listeners, metrics.clone());
         let interviews = {
             // Whatever the interviewer spawns runs apart from HTTP and rooms.
             let _talk = talk.enter();
@@ -108,7 +113,10 @@ impl Server {
             )
             .map_err(Failure::from)?
         };
+        let agents =
+            Agents::start(agents_news, rooms.clone(), interviews.clone(), keys.clone(), hooks, metrics.clone());
         let app = App {
+            agents: agents.clone(),
             interviews: interviews.clone(),
             rooms: rooms.clone(),
             store: store.clone(),
@@ -133,16 +141,13 @@ impl Server {
         };
         let router = http::app(app, signalling::router(doors));
         // Before anybody is let in: whoever comes back must find the interview that is taken up, not a new room.
-        let recovered = interviews.recover().await.map_err(fault)?;
-        if recovered > 0 {
-            tracing::info!(interviews = recovered, "taking up interviews that the last stop cut short");
-        }
+        take_up(&interviews).await?;
         let stop = CancellationToken::new();
         let address = ports.address;
         let listeners = ports.serve(router, ice_tcp, &metrics, &stop)?;
         readiness.set_ready();
         banner::print(&config, dev, address, &lines);
-        Ok(Self { config, rooms, interviews, webhooks, store, readiness, stop, listeners })
+        Ok(Self { config, rooms, interviews, agents, webhooks, store, readiness, stop, listeners })
     }
 
     /// Waits for the signal, then drains: nothing new is let in, the last words are stored, clients are told to come
@@ -155,6 +160,7 @@ impl Server {
         let drained = timeout(grace, async {
             self.interviews.shutdown().await;
             self.rooms.shutdown().await;
+            self.agents.shutdown().await;
             self.stop.cancel();
             let listeners = async { while self.listeners.join_next().await.is_some() {} };
             // What rooms had to tell is on its way when they are closed.
@@ -183,6 +189,15 @@ fn webhooks(config: &Config, keys: &Arc<ApiKeys>, metrics: &Arc<Metrics>) -> Res
         return Ok(None);
     }
     Webhooks::start(&config.webhooks, keys.clone(), metrics.clone()).map(Some).map_err(Failure::Fault)
+}
+
+/// Goes on with the interviews that the last stop cut short.
+async fn take_up(interviews: &Interviews) -> Result<(), Failure> {
+    let recovered = interviews.recover().await.map_err(fault)?;
+    if recovered > 0 {
+        tracing::info!(interviews = recovered, "taking up interviews that the last stop cut short");
+    }
+    Ok(())
 }
 
 async fn deliver(webhooks: &mut Option<Webhooks>) {

@@ -30,7 +30,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rooms", &["worker", "sfu", "auth", "id", "media", "model", "telemetry"]),
     ("signalling", &["rooms", "turn_server", "auth", "id", "model", "telemetry"]),
     ("interview", &["rooms", "speech", "store", "model", "id", "media", "telemetry", "auth"]),
-    ("http", &["front", "interview", "rooms", "signalling", "store", "auth", "model", "id", "telemetry"]),
+    ("agents", &["interview", "rooms", "auth", "model", "id", "telemetry"]),
+    ("http", &["agents", "front", "interview", "rooms", "signalling", "store", "auth", "model", "id", "telemetry"]),
     (
         "config",
         &[
@@ -82,6 +83,11 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
     ("src/interview/conversation.rs", PURE, "the conversation is a pure machine: time is an argument"),
     ("src/interview/cursor.rs", PURE, "the plan's cursor is a pure machine"),
     ("src/front/opening.rs", PURE, "what a client speaks is told by bytes alone"),
+    ("src/agents/registry.rs", PURE, "the registry of agents is a pure machine: time is an argument"),
+    ("src/agents/plan.rs", PURE, "the registry of agents is a pure machine: time is an argument"),
+    ("src/agents/talk.rs", PURE, "the registry of agents is a pure machine: time is an argument"),
+    ("src/agents/workers.rs", PURE, "the choice of a worker is pure"),
+    ("src/agents/job.rs", PURE, "a job is plain data"),
     ("src/webhooks/queue.rs", PURE, "the queue of webhooks is a pure machine"),
     ("src/webhooks/retry.rs", PURE, "the retries of webhooks are a pure machine: time is an argument"),
     ("src/speech", &["RoomName", "RoomSid", "livekit_protocol"], "speech knows no rooms and no wire protocol"),

@@ -16,10 +16,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use viva::{
+    agents::{Agents, NEWS_CAPACITY},
     auth::{ApiKeys, Claims, Grants},
     http::{self, App, Options, Readiness, listener},
     interview::{self, Interviews, Providers},
-    rooms::{self, Rooms},
+    rooms::{self, Listeners, Rooms},
     signalling::{self, livekit::Signalling},
     speech::{
         ProviderError,
@@ -91,7 +92,9 @@ impl Rig {
             ..worker::Config::default()
         };
         let workers = worker::start(&rtc, metrics.clone()).expect("a free port");
-        let rooms = Rooms::new(rooms::Config::default(), workers, metrics.clone());
+        let (news, agents_news) = mpsc::channel(NEWS_CAPACITY);
+        let listeners = Listeners { hooks: None, news: Some(news) };
+        let rooms = Rooms::with_listeners(rooms::Config::default(), workers, listeners, metrics.clone());
         let url = format!("sqlite://{}", folder.path().join("viva.db").display());
         let store = Store::open(&store::Config { url }, metrics.clone()).await.expect("opens");
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -107,7 +110,9 @@ impl Rig {
             Interviews::new(config, rooms.clone(), store.clone(), providers, listener, metrics.clone()).expect("loads");
         let readiness = Readiness::default();
         let options = Options { public_practice, public_url: String::new(), voice: "espeak-ng", metrics: true };
+        let agents = Agents::start(agents_news, rooms.clone(), interviews.clone(), keys.clone(), None, metrics.clone());
         let app = App {
+            agents,
             interviews,
             rooms: rooms.clone(),
             store,

@@ -255,6 +255,8 @@ impl From<InterviewError> for ApiError {
             InterviewError::UnknownPlan(_) => (StatusCode::BAD_REQUEST, "unknown_plan"),
             InterviewError::UnknownPersona(_) => (StatusCode::BAD_REQUEST, "unknown_persona"),
             InterviewError::BadName(_) => (StatusCode::BAD_REQUEST, "bad_name"),
+            InterviewError::BadMetadata(_) => (StatusCode::BAD_REQUEST, "bad_metadata"),
+            InterviewError::RoomTaken => (StatusCode::CONFLICT, "room_taken"),
             InterviewError::NotFound => (StatusCode::NOT_FOUND, "interview_not_found"),
             InterviewError::BadInvite => (StatusCode::FORBIDDEN, "bad_invite"),
             InterviewError::Ended => (StatusCode::GONE, "interview_ended"),

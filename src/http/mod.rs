@@ -11,6 +11,7 @@ pub mod listener;
 mod ops;
 mod page;
 mod twirp;
+mod workers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ pub use self::{
     ops::{Readiness, metrics_router},
     page::is_built as page_is_built,
 };
-use crate::{auth::ApiKeys, interview::Interviews, rooms::Rooms, store::Store, telemetry::Metrics};
+use crate::{agents::Agents, auth::ApiKeys, interview::Interviews, rooms::Rooms, store::Store, telemetry::Metrics};
 
 /// Bodies of REST requests: a name and a few words.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -40,6 +41,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(14);
 /// What the handlers need. Cheap clone.
 #[derive(Clone)]
 pub struct App {
+    pub agents: Agents,
     pub interviews: Interviews,
     pub rooms: Rooms,
     pub store: Store,
@@ -78,6 +80,7 @@ pub fn app(app: App, signalling: Router) -> Router {
     let mut router = Router::new()
         .merge(rest)
         .merge(twirp::router())
+        .route("/agent", get(workers::connect))
         .route("/livez", get(ops::livez))
         .route("/readyz", get(readyz))
         .fallback(page::serve)

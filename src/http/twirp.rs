@@ -3,6 +3,7 @@
 //! `POST /twirp/livekit.<Service>/<Method>`, with an access token whose grants say what it may do. Errors are Twirp's:
 //! a status and `{"code", "msg"}`.
 
+mod agents;
 mod rooms;
 
 use axum::{
@@ -28,13 +29,14 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 pub fn router() -> Router<App> {
     Router::new()
         .route("/twirp/livekit.RoomService/{method}", post(rooms::serve))
+        .route("/twirp/livekit.AgentDispatchService/{method}", post(agents::serve))
         .route("/twirp/{service}/{method}", post(unknown_service))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 async fn unknown_service(Path((service, _)): Path<(String, String)>) -> TwirpError {
     match service.as_str() {
-        "livekit.Egress" | "livekit.Ingress" | "livekit.SIP" | "livekit.AgentDispatchService" => {
+        "livekit.Egress" | "livekit.Ingress" | "livekit.SIP" => {
             TwirpError::new(Code::Unimplemented, "this server does not offer this service yet")
         }
         _ => TwirpError::new(Code::BadRoute, "there is no such service"),
@@ -106,7 +108,11 @@ impl From<RoomError> for TwirpError {
     fn from(error: RoomError) -> Self {
         let code = match error {
             RoomError::NotFound | RoomError::NotHere | RoomError::Closed => Code::NotFound,
-            RoomError::BadName | RoomError::NoIdentity | RoomError::OfferRejected(_) => Code::InvalidArgument,
+            RoomError::BadName
+            | RoomError::BadConfig(_)
+            | RoomError::UnknownPreset
+            | RoomError::NoIdentity
+            | RoomError::OfferRejected(_) => Code::InvalidArgument,
             RoomError::IdentityTaken | RoomError::MayNotPublish | RoomError::TakenOut => Code::PermissionDenied,
             RoomError::TooManyRooms | RoomError::RoomFull => Code::ResourceExhausted,
             RoomError::Draining | RoomError::NoWorker => Code::Unavailable,

@@ -8,6 +8,7 @@ pub mod clauses;
 mod config;
 pub mod conversation;
 pub mod cursor;
+mod dispatch;
 pub mod interviewer;
 pub mod library;
 pub mod llm;
@@ -30,25 +31,27 @@ use std::{
 };
 
 pub use config::{Config, Endpointing, Interruption, LlmConfig, LlmKind, Silence};
-use dashmap::DashMap;
+use dashmap::{DashMap, mapref::entry::Entry};
+pub use dispatch::Dispatched;
 pub use library::Library;
 use llm::LlmProvider;
 pub use notice::Notice;
-pub use session::ConsentError;
+pub use session::{AGENT_IDENTITY, ConsentError};
 use sha2::{Digest, Sha256};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
+    task::JoinHandle,
 };
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    id::{Identity, InterviewId, RoomName},
+    id::{Identity, InterviewId, RoomName, RoomSid},
     model::{
         ConsentRecord, EndReason, Interview, InterviewState, Personal, Purpose, ROLE_ATTRIBUTE, Role, TranscriptLine,
         TurnRecord,
     },
-    rooms::{AgentOptions, Rooms},
+    rooms::{AgentOptions, RoomSetup, Rooms},
     speech::{
         listener::{self, ListenerConfig},
         speaker::Speaker,
@@ -107,6 +110,13 @@ pub enum InterviewError {
     UnknownPlan(String),
     #[error("there is no persona `{0}`; see GET /v1/practice for those there are")]
     UnknownPersona(String),
+    #[error(
+        "the metadata is not usable: {0}; send JSON as {{\"plan\": \"…\", \"persona\": \"…\", \"name\": \"…\"}}; \
+         persona and name may be left out"
+    )]
+    BadMetadata(String),
+    #[error("an interview is held in this room already; one at a time can be")]
+    RoomTaken,
     #[error("the name is not usable: {0}")]
     BadName(&'static str),
     #[error("there is no such interview")]
@@ -141,6 +151,8 @@ struct Shared {
     library: Library,
     /// Sessions that run now.
     live: DashMap<InterviewId, Live>,
+    /// Where they are held: a room has one interviewer.
+    places: DashMap<RoomName, Option<RoomSid>>,
     tasks: TaskTracker,
     /// Where sessions run, and everything that they spawn.
     runtime: Handle,
@@ -150,6 +162,35 @@ impl Shared {
     fn notice(&self) -> Notice {
         let remote = self.providers.stt.as_ref().is_some_and(|stt| stt.capabilities().remote);
         Notice::new(remote, self.providers.llm.is_some())
+    }
+}
+
+/// The room of an interview, until this is dropped.
+struct Place {
+    shared: Arc<Shared>,
+    room: RoomName,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, room: &RoomName) -> Result<Self, InterviewError> {
+        match shared.places.entry(room.clone()) {
+            Entry::Occupied(_) => Err(InterviewError::RoomTaken),
+            Entry::Vacant(entry) => {
+                entry.insert(None);
+                Ok(Self { shared: shared.clone(), room: room.clone() })
+            }
+        }
+    }
+
+    /// It is held in this life of the room.
+    fn settle(&self, sid: &RoomSid) {
+        self.shared.places.insert(self.room.clone(), Some(sid.clone()));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.places.remove(&self.room);
     }
 }
 
@@ -172,8 +213,9 @@ impl Interviews {
         metrics: Arc<Metrics>,
     ) -> Result<Self, library::LibraryError> {
         let library = Library::load(&config.plans_dir, &config.personas_dir)?;
-        let (live, tasks, runtime) = (DashMap::new(), TaskTracker::new(), Handle::current());
-        let shared = Shared { config, rooms, store, providers, listener, metrics, library, live, tasks, runtime };
+        let (live, places, tasks, runtime) = (DashMap::new(), DashMap::new(), TaskTracker::new(), Handle::current());
+        let shared =
+            Shared { config, rooms, store, providers, listener, metrics, library, live, places, tasks, runtime };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -195,7 +237,7 @@ impl Interviews {
                 reason
             } else {
                 match self.start(interview).await {
-                    Ok(()) => {
+                    Ok(_) => {
                         taken_up += 1;
                         continue;
                     }
@@ -389,7 +431,19 @@ impl Interviews {
         self.shared.live.get(id).map(|live| live.clone())
     }
 
-    async fn start(&self, interview: Interview) -> Result<(), InterviewError> {
+    /// Whether an interview is held in this room now. One whose room is closed, and whose last words are still being
+    /// recognised, is not.
+    fn is_held_in(&self, room: &RoomName) -> bool {
+        let place = self.shared.places.get(room).map(|place| place.clone());
+        match place {
+            None => false,
+            Some(None) => true,
+            Some(Some(sid)) => self.shared.rooms.get(room).is_some_and(|open| *open.sid() == sid),
+        }
+    }
+
+    /// Returns the session's task.
+    async fn start(&self, interview: Interview) -> Result<JoinHandle<()>, InterviewError> {
         let interviews = self.clone();
         let started = self.shared.runtime.spawn(async move { interviews.start_here(interview).await });
         // The task is never aborted but by the end of its runtime.
@@ -397,23 +451,20 @@ impl Interviews {
     }
 
     /// Opens the room of an interview and starts its session.
-    async fn start_here(&self, interview: Interview) -> Result<(), InterviewError> {
+    async fn start_here(&self, interview: Interview) -> Result<JoinHandle<()>, InterviewError> {
         let shared = &self.shared;
+        let place = Place::take(shared, &interview.room)?;
         let library = &shared.library;
         let plan = library.plan(&interview.plan).ok_or_else(|| InterviewError::UnknownPlan(interview.plan.clone()))?;
         let persona = library
             .persona(&interview.persona)
             .ok_or_else(|| InterviewError::UnknownPersona(interview.persona.clone()))?;
         let id = interview.id.clone();
-        let room = shared.rooms.open(&interview.room)?;
-        let attributes =
-            [("lk.agent.state", "initializing"), ("lk.agent.name", session::AGENT_IDENTITY), (ROLE_ATTRIBUTE, "ai")];
-        let options = AgentOptions {
-            identity: session::AGENT_IDENTITY.into(),
-            name: persona.name.clone(),
-            attributes: attributes.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
-        };
-        let mut agent = room.join_agent(options).await?;
+        // Rooms of interviews that were made here hold whom the interview let in; who is sent into all rooms is not.
+        let reserved = interview.room.as_str() == id.as_str();
+        let (room, _) = shared.rooms.open_with(&interview.room, RoomSetup { reserved, ..RoomSetup::default() })?;
+        place.settle(room.sid());
+        let mut agent = room.join_agent(as_seen(&id, persona)).await?;
         let tts = shared.providers.voices.get(&persona.voice).unwrap_or(&shared.providers.tts).clone();
         let tts_name = tts.name();
         let (speaker, mouth_events) = Speaker::spawn(tts, agent.sink.clone(), shared.metrics.clone());
@@ -456,7 +507,8 @@ impl Interviews {
             let _ = shutdown.try_send(session::Command::Shutdown);
         }
         let registry = self.shared.clone();
-        shared.tasks.spawn(async move {
+        Ok(shared.tasks.spawn(async move {
+            let _place = place;
             // In a task of its own, so that a defect in one interview is told and leaves no entry behind.
             if let Err(error) = tokio::spawn(session.run()).await {
                 tracing::error!(interview = %id, %error, "the session of an interview failed");
@@ -464,8 +516,22 @@ impl Interviews {
                 registry.metrics.interviews.with_label_values(&[EndReason::Failed.as_str()]).inc();
             }
             registry.live.remove(&id);
-        });
-        Ok(())
+        }))
+    }
+}
+
+/// The interviewer, as people in the room see it first.
+fn as_seen(id: &InterviewId, persona: &persona::Persona) -> AgentOptions {
+    let attributes = [
+        ("lk.agent.state", "initializing"),
+        ("lk.agent.name", session::AGENT_IDENTITY),
+        (ROLE_ATTRIBUTE, "ai"),
+        ("viva.interview", id.as_str()),
+    ];
+    AgentOptions {
+        identity: session::AGENT_IDENTITY.into(),
+        name: persona.name.clone(),
+        attributes: attributes.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
     }
 }
 

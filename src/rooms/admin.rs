@@ -60,6 +60,16 @@ pub struct RoomOptions {
     pub metadata: Option<String>,
 }
 
+impl RoomOptions {
+    /// Whether they are within the server's bounds.
+    pub(super) fn check(&self) -> Result<(), AdminError> {
+        match &self.metadata {
+            Some(text) if text.len() > METADATA_BYTES_MAX => Err(AdminError::TooLarge("metadata")),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A change of a participant. `None` leaves things as they are.
 #[derive(Clone, Debug, Default)]
 pub struct ParticipantChange {
@@ -81,9 +91,14 @@ pub(super) struct Call {
 impl Room {
     /// Applies what differs from the configuration.
     pub fn set_options(&mut self, options: RoomOptions) -> Result<(), AdminError> {
-        if options.metadata.as_ref().is_some_and(|text| text.len() > METADATA_BYTES_MAX) {
-            return Err(AdminError::TooLarge("metadata"));
-        }
+        options.check()?;
+        self.configure(options);
+        self.hook_started();
+        Ok(())
+    }
+
+    /// As [`Room::set_options`], of options that were checked, in a room that may not have begun.
+    pub fn configure(&mut self, options: RoomOptions) {
         if let Some(secs) = options.empty_timeout_secs {
             self.config.empty_timeout_secs = secs;
             self.reset_empty_timeout();
@@ -99,8 +114,6 @@ impl Room {
             self.metadata = metadata;
             self.tell_room_update(None);
         }
-        self.hook_started();
-        Ok(())
     }
 
     pub fn list(&self) -> Vec<ParticipantInfo> {

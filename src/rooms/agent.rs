@@ -28,6 +28,8 @@ pub struct Person {
     pub identity: Identity,
     pub name: String,
     pub attributes: HashMap<String, String>,
+    /// Somebody who is seen by all, and no agent or recorder.
+    pub human: bool,
 }
 
 impl fmt::Debug for Person {

@@ -82,7 +82,7 @@ impl Room {
         }
         participant.connections = if publishes { Connections::One } else { Connections::Fixed };
         participant.visit = Some(Visit { publishes, wanted, following: None, offers: 0, offered: None, agreed: None });
-        self.make_way(now, &participant.identity)?;
+        self.make_way(now, &participant.identity, participant.kind)?;
         let (sid, connections) = (participant.sid.clone(), participant.connections);
         self.enter(participant);
         self.media(Command::Join { room: self.sid.clone(), participant: sid.clone(), connections });

@@ -12,6 +12,7 @@ mod direct;
 mod events;
 mod hooks;
 mod link;
+mod opening;
 mod participant;
 mod publish;
 mod requests;
@@ -40,8 +41,10 @@ pub use direct::{Agreed, Direct};
 pub use hooks::HookSender;
 pub use link::{LinkSender, SignalLink, ToPeer};
 use livekit_protocol as proto;
+pub use opening::{Listeners, NewsSender, RoomNews, RoomSetup};
 use proto::{DisconnectReason, leave_request::Action};
 use room::Room;
+pub use room::server_info;
 use serde::{Deserialize, Serialize};
 use task::{AskDirect, MAILBOX_CAPACITY, Mail, RoomTask};
 use tokio::sync::{mpsc, oneshot};
@@ -129,6 +132,10 @@ pub enum RoomError {
     IdentityTaken,
     #[error("the room's name is empty or too long")]
     BadName,
+    #[error("the configuration of the room cannot be used: {0}")]
+    BadConfig(&'static str),
+    #[error("this server has no room presets: say what the room shall be in `roomConfig`, without `roomPreset`")]
+    UnknownPreset,
     #[error("the access token does not allow to publish from this source (`canPublishSources`)")]
     MayNotPublish,
     #[error("{0}")]
@@ -158,8 +165,7 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     /// Sockets whose last messages may still be on the way.
     sockets: TaskTracker,
-    /// Who is told what happens in rooms, if anybody is.
-    hooks: Option<HookSender>,
+    listeners: Listeners,
     metrics: Arc<Metrics>,
 }
 
@@ -192,14 +198,14 @@ impl Rooms {
         workers: Vec<(WorkerHandle, mpsc::Receiver<sfu::Event>)>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self::with_hooks(config, workers, None, metrics)
+        Self::with_listeners(config, workers, Listeners::default(), metrics)
     }
 
-    /// As [`Rooms::new`]; what happens in rooms is told to `hooks`, which never holds a room up.
-    pub fn with_hooks(
+    /// As [`Rooms::new`]; what happens in rooms is told to `listeners`, who never hold a room up.
+    pub fn with_listeners(
         config: Config,
         workers: Vec<(WorkerHandle, mpsc::Receiver<sfu::Event>)>,
-        hooks: Option<HookSender>,
+        listeners: Listeners,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (handles, events): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
@@ -213,7 +219,7 @@ impl Rooms {
             draining: AtomicBool::new(false),
             runtime: tokio::runtime::Handle::current(),
             sockets: TaskTracker::new(),
-            hooks,
+            listeners,
             metrics,
         });
         for events in events {
@@ -224,20 +230,26 @@ impl Rooms {
 
     /// The room of this name, made if there is none. It stays until `empty_timeout_secs`.
     pub fn open(&self, name: &RoomName) -> Result<RoomHandle, RoomError> {
+        self.open_with(name, RoomSetup::default()).map(|(room, _)| room)
+    }
+
+    /// As [`Rooms::open`]; a room that is made is made with `setup`, one that is open stays as it is. Tells whether it
+    /// was made.
+    pub fn open_with(&self, name: &RoomName, setup: RoomSetup) -> Result<(RoomHandle, bool), RoomError> {
         if name.as_str().is_empty() || name.as_str().len() > NAME_BYTES_MAX {
             return Err(RoomError::BadName);
         }
         match self.inner.by_name.entry(name.clone()) {
-            Entry::Occupied(entry) if !entry.get().mailbox.is_closed() => Ok(entry.get().clone()),
+            Entry::Occupied(entry) if !entry.get().mailbox.is_closed() => Ok((entry.get().clone(), false)),
             Entry::Occupied(mut entry) => {
-                let room = self.start(name)?;
+                let room = self.start(name, setup)?;
                 entry.insert(room.clone());
-                Ok(room)
+                Ok((room, true))
             }
             Entry::Vacant(entry) => {
-                let room = self.start(name)?;
+                let room = self.start(name, setup)?;
                 entry.insert(room.clone());
-                Ok(room)
+                Ok((room, true))
             }
         }
     }
@@ -269,10 +281,11 @@ impl Rooms {
         self.inner.draining.load(Ordering::Relaxed)
     }
 
-    fn start(&self, name: &RoomName) -> Result<RoomHandle, RoomError> {
+    fn start(&self, name: &RoomName, setup: RoomSetup) -> Result<RoomHandle, RoomError> {
         if self.is_draining() {
             return Err(RoomError::Draining);
         }
+        setup.options.check().map_err(|_| RoomError::BadConfig("its metadata is too large"))?;
         let inner = &self.inner;
         let alive = inner.workers.iter().filter(|place| !place.worker.is_closed());
         let place = alive.min_by_key(|place| place.load.load(Ordering::Relaxed)).ok_or(RoomError::NoWorker)?;
@@ -285,9 +298,11 @@ impl Rooms {
         inner.by_sid.insert(handle.sid.clone(), handle.mailbox.clone());
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
         let now = Now { at: tokio::time::Instant::now().into_std(), unix_ms };
-        let room = Room::new(name.clone(), handle.sid.clone(), inner.config.clone(), inner.metrics.clone(), now);
+        let mut room = Room::new(name.clone(), handle.sid.clone(), inner.config.clone(), inner.metrics.clone(), now);
+        room.configure(setup.options.clone());
+        inner.listeners.tell_opened(room.info(), setup);
         let (worker, load) = (place.worker.clone(), place.load.clone());
-        let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), worker, load, inner.hooks.clone());
+        let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), worker, load, inner.listeners.clone());
         let (sid, rooms) = (handle.sid.clone(), self.inner.clone());
         let name = name.clone();
         inner.runtime.spawn(async move {
@@ -319,7 +334,7 @@ impl Rooms {
                 Some(room) => room,
                 // Whoever resumes expects a room; without one there is nothing to come back to.
                 None if request.reconnect => return Ok(SignalLink::start_anew(self.inner.sockets.token())),
-                None => self.room_to_join(&name)?,
+                None => self.room_to_join(&name, &claims)?,
             };
             match room.join(claims.clone(), request.clone(), connections).await {
                 Ok(link) => {
@@ -339,7 +354,7 @@ impl Rooms {
             return Err(RoomError::Draining);
         }
         for _ in 0..OPEN_ATTEMPTS {
-            match self.room_to_join(&name)?.join_direct(claims.clone(), how.clone(), offer.clone()).await {
+            match self.room_to_join(&name, &claims)?.join_direct(claims.clone(), how.clone(), offer.clone()).await {
                 Err(RoomError::Closed) => tokio::task::yield_now().await,
                 joined => return joined,
             }
@@ -347,11 +362,13 @@ impl Rooms {
         Err(RoomError::Closed)
     }
 
-    /// The room of this name; made where a join may do that.
-    fn room_to_join(&self, name: &RoomName) -> Result<RoomHandle, RoomError> {
+    /// The room of this name; made where a join may do that, with what its token says.
+    fn room_to_join(&self, name: &RoomName, claims: &Claims) -> Result<RoomHandle, RoomError> {
         match self.get(name) {
             Some(room) => Ok(room),
-            None if self.inner.config.auto_create => self.open(name),
+            None if self.inner.config.auto_create => {
+                self.open_with(name, RoomSetup::of_token(claims)?).map(|(room, _)| room)
+            }
             None => Err(RoomError::NotFound),
         }
     }
@@ -363,6 +380,7 @@ impl Rooms {
             _ if self.is_draining() => Err(RoomError::Draining),
             Some(_) => Ok(()),
             None if !self.inner.config.auto_create => Err(RoomError::NotFound),
+            None if let Err(error) = RoomSetup::of_token(claims) => Err(error),
             None if !self.is_healthy() => Err(RoomError::NoWorker),
             None if self.count() >= self.inner.config.max_rooms => Err(RoomError::TooManyRooms),
             None => Ok(()),

@@ -166,6 +166,12 @@ impl Participant {
         self.media == MediaState::None
     }
 
+    /// Whether the room stays open for it. An agent that came from outside leaves with the last person; the one that
+    /// lives in the server decides by itself how long it waits for them.
+    pub fn holds_room(&self) -> bool {
+        self.is_agent() || !is_machine(self.kind)
+    }
+
     /// Whether its token lets it publish from this source.
     pub fn may_publish(&self, source: i32) -> bool {
         let sources = &self.grants.can_publish_sources;
@@ -281,7 +287,12 @@ impl Participant {
     }
 }
 
-fn kind_of(claims: &Claims) -> participant_info::Kind {
+/// Whether participants of this kind are there for others only.
+pub(super) fn is_machine(kind: participant_info::Kind) -> bool {
+    matches!(kind, participant_info::Kind::Agent | participant_info::Kind::Egress)
+}
+
+pub(super) fn kind_of(claims: &Claims) -> participant_info::Kind {
     use participant_info::Kind;
     match claims.kind.as_str() {
         "agent" => Kind::Agent,

@@ -15,7 +15,9 @@ use std::{
 
 use livekit_protocol as proto;
 use proto::{
-    DisconnectReason, JoinRequest, ParticipantInfo, leave_request::Action, participant_info,
+    DisconnectReason, JoinRequest, ParticipantInfo,
+    leave_request::Action,
+    participant_info::{self, Kind},
     signal_response::Message as Response,
 };
 
@@ -23,7 +25,7 @@ use super::{
     AgentEvent, Agreed, Config, LinkId, Now, Person, RoomError, RpcOutcome, ToPeer,
     admin::Call,
     data::Replay,
-    participant::{DropOnResume, MediaState, Participant},
+    participant::{DropOnResume, MediaState, Participant, is_machine, kind_of},
     requests::{self, MetadataChange},
     taps::Tap,
 };
@@ -233,7 +235,7 @@ impl Room {
         connections: Connections,
     ) -> Result<ParticipantSid, RoomError> {
         let identity = claims.identity().ok_or(RoomError::NoIdentity)?;
-        self.make_way(now, &identity)?;
+        self.make_way(now, &identity, kind_of(&claims))?;
         let mut participant = Participant::new(identity, claims, now);
         participant.link = Some(link);
         participant.connections = connections;
@@ -256,7 +258,7 @@ impl Room {
     }
 
     /// Whether somebody of this identity may come in. One who is there already is taken out.
-    pub(super) fn make_way(&mut self, now: Now, identity: &Identity) -> Result<(), RoomError> {
+    pub(super) fn make_way(&mut self, now: Now, identity: &Identity, kind: Kind) -> Result<(), RoomError> {
         if self.closed {
             return Err(RoomError::Closed);
         }
@@ -264,8 +266,12 @@ impl Room {
         if predecessor.is_some_and(Participant::is_agent) {
             return Err(RoomError::IdentityTaken);
         }
-        let others = self.participants.len() - usize::from(predecessor.is_some());
-        if others >= self.config.max_participants_per_room {
+        let others = || self.participants.iter().filter(|p| p.identity != *identity);
+        // A room's own bound is for people, as LiveKit's; the server's is for all.
+        let people = others().filter(|p| !is_machine(p.kind)).count();
+        if others().count() >= self.participants_max
+            || !is_machine(kind) && people >= self.config.max_participants_per_room
+        {
             return Err(RoomError::RoomFull);
         }
         if let Some(sid) = predecessor.map(|p| p.sid.clone()) {
@@ -285,8 +291,10 @@ impl Room {
     pub(super) fn enter(&mut self, participant: Participant) {
         self.hook_started();
         self.metrics.participants.with_label_values(&[participant.kind_label()]).inc();
+        if participant.holds_room() {
+            self.empty = None;
+        }
         self.participants.push(participant);
-        self.empty = None;
     }
 
     /// A client whose socket was lost comes back. Where it is not known any more its socket gets the order to start anew.
@@ -427,7 +435,7 @@ impl Room {
             self.tell_agents(|_| Some(AgentEvent::Left { sid: sid.clone(), identity: identity.clone() }));
         }
         self.tell_room_update(None);
-        if self.participants.is_empty() {
+        if self.empty.is_none() && !self.participants.iter().any(Participant::holds_room) {
             self.empty = Some((now.at, Duration::from_secs(self.config.departure_timeout_secs)));
         }
     }
@@ -593,6 +601,7 @@ impl Room {
             identity: p.identity.clone(),
             name: p.name.clone(),
             attributes: p.attributes.clone(),
+            human: !is_machine(p.kind) && !p.hidden(),
         })
     }
 
@@ -608,7 +617,8 @@ impl Room {
     }
 }
 
-fn server_info() -> proto::ServerInfo {
+/// What clients are told of this server.
+pub fn server_info() -> proto::ServerInfo {
     proto::ServerInfo {
         edition: proto::server_info::Edition::Standard as i32,
         version: SERVER_VERSION.to_owned(),

@@ -20,9 +20,8 @@ use tokio::{
 };
 
 use super::{
-    AdminError, Agreed, Direct, LinkId, Now, RoomError, RpcOutcome, ToPeer,
+    AdminError, Agreed, Direct, LinkId, Listeners, Now, RoomError, RpcOutcome, ToPeer,
     agent::{AgentEvent, AgentOptions, AgentParticipant, InjectedVoice},
-    hooks::HookSender,
     room::{Output, Room},
 };
 use crate::{
@@ -138,7 +137,7 @@ pub(super) struct RoomTask {
     /// Who waits for the answer to a participant's last offer.
     offers: HashMap<ParticipantSid, oneshot::Sender<Result<Box<Agreed>, RoomError>>>,
     agents: HashMap<ParticipantSid, mpsc::Sender<AgentEvent>>,
-    hooks: Option<HookSender>,
+    listeners: Listeners,
     links_made: u64,
     /// Who waits for the answers to calls, by their ids.
     calls: HashMap<String, oneshot::Sender<Result<RpcOutcome, AdminError>>>,
@@ -153,7 +152,7 @@ impl RoomTask {
         sender: mpsc::WeakSender<Mail>,
         worker: WorkerHandle,
         load: Arc<AtomicUsize>,
-        hooks: Option<HookSender>,
+        listeners: Listeners,
     ) -> Self {
         Self {
             room,
@@ -165,7 +164,7 @@ impl RoomTask {
             links: HashMap::new(),
             offers: HashMap::new(),
             agents: HashMap::new(),
-            hooks,
+            listeners,
             links_made: 0,
             calls: HashMap::new(),
             replies: Vec::new(),
@@ -342,7 +341,7 @@ impl RoomTask {
                     }
                 }
                 Output::CloseAgent(agent) => drop(self.agents.remove(&agent)),
-                Output::Hook(event) => self.tell_hooks(event),
+                Output::Hook(event) => self.tell_listeners(event),
             }
         }
         let load = if self.room.is_closed() { 0 } else { 1 + self.room.participants_count() };
@@ -381,16 +380,10 @@ impl RoomTask {
         }
     }
 
-    /// Never waits: where webhooks are behind, this event is not told.
-    fn tell_hooks(&self, mut event: Box<proto::WebhookEvent>) {
-        let Some(hooks) = &self.hooks else { return };
+    fn tell_listeners(&self, mut event: Box<proto::WebhookEvent>) {
         event.id = HookId::random().as_str().to_owned();
         event.created_at = now().unix_ms / 1000;
-        if let Err(mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event)) =
-            hooks.try_send(event)
-        {
-            self.room.metrics.webhooks.with_label_values(&[event.event.as_str(), "dropped"]).inc();
-        }
+        self.listeners.tell_event(event, &self.room.metrics);
     }
 }
 
@@ -416,7 +409,7 @@ mod tests {
         let (sender, mailbox) = mpsc::channel(1);
         let name = RoomName::from("room");
         let room = Room::new(name.clone(), RoomSid::random(), Config::default(), Arc::new(Metrics::new()), now());
-        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), None);
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), Listeners::default());
         let claims = Claims::new(&"ada".into(), Grants::participant(&name));
         let (reply, answer) = oneshot::channel();
         drop(answer);
@@ -435,9 +428,10 @@ mod tests {
         let (worker, _told) = WorkerHandle::detached();
         let (sender, mailbox) = mpsc::channel(1);
         let (hooks, mut told) = mpsc::channel(1);
+        let listeners = Listeners { hooks: Some(hooks), news: None };
         let metrics = Arc::new(Metrics::new());
         let room = Room::new("room".into(), RoomSid::random(), Config::default(), metrics.clone(), now());
-        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), Some(hooks));
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), listeners);
         task.room.close(now(), DisconnectReason::RoomClosed, Action::Disconnect);
         task.flush().await;
         let event = told.try_recv().expect("the first event has a place");
@@ -452,7 +446,7 @@ mod tests {
         let (sender, mailbox) = mpsc::channel(1);
         let name = RoomName::from("room");
         let room = Room::new(name.clone(), RoomSid::random(), Config::default(), Arc::new(Metrics::new()), now());
-        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), None);
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), Listeners::default());
         let join = || {
             let (reply, answer) = oneshot::channel();
             let claims = Box::new(Claims::new(&"ada".into(), Grants::participant(&name)));

@@ -19,7 +19,7 @@ use sqlx::{
 
 use crate::{
     id::{Identity, InterviewId},
-    model::{ConsentRecord, EndReason, Interview, TranscriptLine, TurnRecord},
+    model::{ConsentRecord, EndReason, Interview, Personal, TranscriptLine, TurnRecord},
     telemetry::Metrics,
 };
 
@@ -147,6 +147,20 @@ impl Store {
         );
         let rows = self.timed("unfinished", query.fetch_all(&self.readers)).await?;
         rows.into_iter().map(rows::InterviewRow::into_model).collect()
+    }
+
+    /// Who the interviewee is, of an interview that was made for whoever comes.
+    pub async fn set_interviewee(
+        &self,
+        id: &InterviewId,
+        identity: &Identity,
+        name: &Personal,
+    ) -> Result<(), StoreError> {
+        let query = sqlx::query("UPDATE interviews SET interviewee = ?, interviewee_name = ? WHERE id = ?")
+            .bind(identity.as_str())
+            .bind(&name.0)
+            .bind(id.as_str());
+        self.timed("set_interviewee", query.execute(&self.writer)).await.map(drop)
     }
 
     /// The interviewee was greeted. The first call counts.

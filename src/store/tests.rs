@@ -179,3 +179,17 @@ async fn mistakes_say_what_to_do() {
     let message = error(format!("sqlite://{}/below/viva.db", file.display())).await;
     assert!(message.contains("folder") && message.contains("store.url"), "{message}");
 }
+
+#[tokio::test]
+async fn a_room_sees_one_interview_at_a_time_and_its_interviewee_may_be_found_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("viva.db")).await.unwrap();
+    let in_room = |id: &str| Interview { room: "hall".into(), interviewee: "".into(), ..interview(id) };
+    store.insert_interview(&in_room("A"), "").await.unwrap();
+    assert!(store.insert_interview(&in_room("B"), "").await.is_err());
+    store.set_interviewee(&"A".into(), &"sam".into(), &"Sam".into()).await.unwrap();
+    let found = store.interview(&"A".into()).await.unwrap().unwrap();
+    assert_eq!((found.interviewee.as_str(), found.interviewee_name.0.as_str()), ("sam", "Sam"));
+    store.set_ended(&"A".into(), EndReason::Completed, 2_000).await.unwrap();
+    store.insert_interview(&in_room("B"), "").await.unwrap();
+}

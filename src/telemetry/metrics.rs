@@ -106,6 +106,11 @@ metrics! {
     interviews: IntCounterVec("interviews_total", "Interviews ended, by reason", ["result"]);
     consents: IntCounterVec("consents_total", "Consent decisions by purpose and decision (granted, declined)", ["purpose", "decision"]);
 
+    // Agents
+    agent_workers: IntGaugeVec("agent_workers", "Agent workers that are registered now, by the kind of job that they take (room, publisher, participant)", ["type"]);
+    agent_jobs: IntGaugeVec("agent_jobs", "Jobs of agents now: waiting for an agent (pending) or with one (running)", ["state"]);
+    agent_jobs_ended: IntCounterVec("agent_jobs_ended_total", "Jobs of agents that ended (success, failed)", ["result"]);
+
     // Webhooks
     webhooks: IntCounterVec("webhooks_total", "Events for the integrator's servers, once for each address, by result: delivered, given up after the last attempt or refused (failed), or pushed out of a full queue (dropped)", ["event", "result"]);
     webhooks_waiting: IntGauge("webhooks_waiting", "Events that are waiting for their delivery or under way, over all addresses");

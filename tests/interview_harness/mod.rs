@@ -420,7 +420,7 @@ impl Stage {
             attributes.insert("viva.consent".into(), consent.into());
         }
         let name = identity.to_uppercase();
-        let person = Person { sid: sid.as_str().into(), identity: identity.into(), name, attributes };
+        let person = Person { sid: sid.as_str().into(), identity: identity.into(), name, attributes, human: true };
         self.event(AgentEvent::Joined(person)).await;
         self.event(AgentEvent::Active { sid: sid.as_str().into() }).await;
         Voice { script, segment: 0 }

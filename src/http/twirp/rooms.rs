@@ -8,10 +8,10 @@ use axum::{
 };
 use livekit_protocol as proto;
 
-use super::{App, Call, Code, TwirpError};
+use super::{App, Call, Code, TwirpError, agents::wanted};
 use crate::{
     id::{Identity, RoomName},
-    rooms::{AdminError, ParticipantChange, RoomHandle, RoomOptions, Rooms},
+    rooms::{AdminError, ParticipantChange, RoomError, RoomHandle, RoomOptions, RoomSetup, Rooms},
 };
 
 type Result<T> = std::result::Result<T, TwirpError>;
@@ -28,7 +28,7 @@ pub async fn serve(
     let call = Call::new(&app, &headers, body)?;
     let rooms = &app.rooms;
     match method.as_str() {
-        "CreateRoom" => create(&call, rooms).await,
+        "CreateRoom" => create(&call, &app).await,
         "ListRooms" => list(&call, rooms).await,
         "DeleteRoom" => delete(&call, rooms).await,
         "ListParticipants" => participants(&call, rooms).await,
@@ -51,13 +51,18 @@ fn open(rooms: &Rooms, name: &str) -> Result<RoomHandle> {
     rooms.get(&RoomName::from(name)).ok_or_else(|| AdminError::NoRoom.into())
 }
 
-async fn create(call: &Call, rooms: &Rooms) -> Result<Response> {
+/// Makes a room, with its agents, or changes the options of one that is open: a service may call this before every join.
+async fn create(call: &Call, app: &App) -> Result<Response> {
     call.needs(|grants| grants.room_create, "roomCreate")?;
     let request: proto::CreateRoomRequest = call.read()?;
-    if request.egress.is_some() || !request.agents.is_empty() {
-        let msg = "this server starts neither egress nor agents with a room yet; leave `egress` and `agents` out";
+    if request.egress.is_some() {
+        let msg = "this server starts no egress with a room yet; leave `egress` out";
         return Err(TwirpError::new(Code::Unimplemented, msg));
     }
+    if !request.room_preset.is_empty() {
+        return Err(RoomError::UnknownPreset.into());
+    }
+    let name = RoomName::from(request.name.as_str());
     let secs = |value: u32| (value > 0).then_some(u64::from(value));
     let options = RoomOptions {
         empty_timeout_secs: secs(request.empty_timeout),
@@ -65,7 +70,12 @@ async fn create(call: &Call, rooms: &Rooms) -> Result<Response> {
         max_participants: (request.max_participants > 0).then_some(request.max_participants as usize),
         metadata: (!request.metadata.is_empty()).then_some(request.metadata),
     };
-    let room = rooms.open(&RoomName::from(request.name.as_str()))?;
+    let agents = wanted(request.agents);
+    if app.rooms.get(&name).is_none() {
+        app.agents.check(&name, &agents)?;
+    }
+    let setup = RoomSetup { options: options.clone(), agents, reserved: false };
+    let (room, _) = app.rooms.open_with(&name, setup)?;
     call.write(&room.set_options(options).await?)
 }
 

@@ -2,10 +2,10 @@
 
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Ear, Session, captions, now};
+use super::{Ear, Session, captions, now, record::Write};
 use crate::{
     id::{Identity, ParticipantSid, TrackSid},
-    interview::port::RoomPort,
+    interview::{port::RoomPort, usable_name},
     media::TapReader,
     model::{EndReason, Personal},
     rooms::{AgentEvent, Person},
@@ -42,9 +42,21 @@ impl<P: RoomPort> Session<P> {
         if person.identity == *self.setup.port.identity() {
             return;
         }
-        self.people.join(&person);
+        if self.people.join(&person) {
+            self.meet(&person);
+        }
         self.take_up_consents(&person).await;
         self.update_presence();
+    }
+
+    /// The interview was made for whoever comes, and here they are.
+    fn meet(&mut self, person: &Person) {
+        let words = &mut self.setup.words;
+        if let (true, Ok(name)) = (words.name.0.is_empty(), usable_name(&person.name)) {
+            words.name = name;
+        }
+        let (identity, name) = (person.identity.clone(), words.name.clone());
+        self.record.write(Write::Interviewee(identity, name));
     }
 
     fn handle_tap(&mut self, sid: ParticipantSid, identity: Identity, track: TrackSid, reader: TapReader) {

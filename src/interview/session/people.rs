@@ -35,8 +35,8 @@ pub(super) struct Person {
 }
 
 pub(super) struct People {
-    /// The identity that the interview was made for.
-    interviewee: Identity,
+    /// The identity that the interview was made for, or the first person who came where it was made for nobody.
+    interviewee: Option<Identity>,
     /// Whose speech drives the talk; `None` until an interviewee comes.
     driver: Option<Identity>,
     present: HashMap<ParticipantSid, Person>,
@@ -50,9 +50,10 @@ pub(super) struct People {
 }
 
 impl People {
+    /// `interviewee`: empty where it will be whoever comes.
     pub fn new(interviewee: Identity) -> Self {
         Self {
-            interviewee,
+            interviewee: Some(interviewee).filter(|identity| !identity.as_str().is_empty()),
             driver: None,
             present: HashMap::new(),
             roles: HashMap::new(),
@@ -62,24 +63,32 @@ impl People {
         }
     }
 
-    /// A person joined. Their role is the token's; without one, it is by whom the interview was made for.
-    pub fn join(&mut self, person: &rooms::Person) {
+    /// A person joined. Their role is the token's; without one, it is by whom the interview was made for. True where the
+    /// interview had nobody, and now has them.
+    pub fn join(&mut self, person: &rooms::Person) -> bool {
+        let found = self.interviewee.is_some();
         let role = *self.roles.entry(person.identity.clone()).or_insert_with(|| {
             match person.attributes.get(ROLE_ATTRIBUTE).map(String::as_str) {
                 Some("interviewee") => Role::Interviewee,
                 Some(_) => Role::Interviewer,
-                None if person.identity == self.interviewee => Role::Interviewee,
+                None if self.interviewee.as_ref() == Some(&person.identity) => Role::Interviewee,
+                None if self.interviewee.is_none() && person.human => Role::Interviewee,
                 None => Role::Interviewer,
             }
         });
         // The first interviewee holds the floor, and keeps it while they are there.
-        let taken = self.driver.as_ref().is_some_and(|d| *d == self.interviewee || self.is_here(d));
-        if role == Role::Interviewee && (person.identity == self.interviewee || !taken) {
+        if role == Role::Interviewee {
+            self.interviewee.get_or_insert_with(|| person.identity.clone());
+        }
+        let meant = |identity: &Identity| self.interviewee.as_ref() == Some(identity);
+        let taken = self.driver.as_ref().is_some_and(|d| meant(d) || self.is_here(d));
+        if role == Role::Interviewee && (meant(&person.identity) || !taken) {
             self.driver = Some(person.identity.clone());
         }
         let name = if person.name.is_empty() { "Guest".into() } else { person.name.as_str().into() };
         self.present
             .insert(person.sid.clone(), Person { identity: person.identity.clone(), name, role, active: false });
+        !found && self.interviewee.is_some()
     }
 
     pub fn leave(&mut self, sid: &ParticipantSid) {
@@ -156,4 +165,38 @@ impl People {
 /// Purposes in the token attribute; unknown ones are left out.
 pub(super) fn token_purposes(attribute: &str) -> Vec<Purpose> {
     attribute.split(',').filter_map(|p| Purpose::from_str(p.trim()).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(identity: &str, role: Option<&str>, human: bool) -> rooms::Person {
+        let attributes = role.map(|role| (ROLE_ATTRIBUTE.to_owned(), role.to_owned())).into_iter().collect();
+        let (sid, identity) = (format!("PA_{identity}").as_str().into(), identity.into());
+        rooms::Person { sid, identity, name: String::new(), attributes, human }
+    }
+
+    #[test]
+    fn an_interview_that_was_made_for_nobody_is_for_the_first_person_without_another_role() {
+        let mut people = People::new("".into());
+        for (identity, role, human, found) in [
+            ("recorder", None, false, false),
+            ("host", Some("interviewer"), true, false),
+            ("sam", None, true, true),
+            ("eve", None, true, false),
+            ("mallory", Some("interviewee"), true, false),
+        ] {
+            assert_eq!(people.join(&person(identity, role, human)), found, "{identity}");
+        }
+        assert!(people.drives(&"sam".into()));
+        people.leave(&"PA_sam".into());
+        people.join(&person("trent", Some("interviewee"), true));
+        assert!(people.drives(&"sam".into()), "it is theirs, also while they are away");
+
+        // After a restart it is known whose it is.
+        let mut people = People::new("sam".into());
+        assert!(!people.join(&person("eve", None, true)) && !people.drives(&"eve".into()));
+        assert!(!people.join(&person("sam", None, true)) && people.drives(&"sam".into()));
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{Session, people::Person};
 use crate::{
-    id::InterviewId,
+    id::{Identity, InterviewId},
     interview::{port::RoomPort, wall_ms},
     model::{ConsentRecord, Interview, Personal, TranscriptLine, TurnRecord},
     store::{Store, StoreError},
@@ -30,6 +30,8 @@ const DATABASE_MAX: Duration = Duration::from_millis(800);
 pub(super) enum Write {
     Line(TranscriptLine),
     Turn(TurnRecord),
+    /// Who it is, and what they are called.
+    Interviewee(Identity, Personal),
     Started(i64),
     Progress(u32),
     Consent(ConsentRecord),
@@ -164,6 +166,7 @@ impl Record {
                 match write {
                     Write::Line(line) => store.put_line(line).await,
                     Write::Turn(turn) => store.put_turn(turn).await,
+                    Write::Interviewee(identity, name) => store.set_interviewee(id, identity, name).await,
                     Write::Started(at_ms) => store.set_started(id, *at_ms).await,
                     Write::Progress(asked) => store.set_progress(id, *asked).await,
                     Write::Consent(record) => store.insert_consent(record).await,

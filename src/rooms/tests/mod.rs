@@ -8,6 +8,7 @@ mod direct;
 mod hooks;
 mod media;
 mod membership;
+mod opening;
 mod placement;
 
 use std::{

@@ -94,7 +94,9 @@ impl Refusal {
             Refusal::NotWebSocket => StatusCode::NOT_FOUND,
             Refusal::Room(error) => match error {
                 RoomError::NotFound => StatusCode::NOT_FOUND,
-                RoomError::NoIdentity | RoomError::BadName => StatusCode::BAD_REQUEST,
+                RoomError::NoIdentity | RoomError::BadName | RoomError::BadConfig(_) | RoomError::UnknownPreset => {
+                    StatusCode::BAD_REQUEST
+                }
                 RoomError::IdentityTaken | RoomError::MayNotPublish => StatusCode::FORBIDDEN,
                 // Not said to a client that has a socket.
                 RoomError::OfferRejected(_) => StatusCode::BAD_REQUEST,

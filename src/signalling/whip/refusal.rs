@@ -77,7 +77,9 @@ impl Refusal {
                 RoomError::NotFound => (StatusCode::NOT_FOUND, "no_room"),
                 RoomError::NotHere => (StatusCode::NOT_FOUND, "no_session"),
                 RoomError::TakenOut => (StatusCode::CONFLICT, "identity_joined_again"),
-                RoomError::NoIdentity | RoomError::BadName => (StatusCode::BAD_REQUEST, "invalid_request"),
+                RoomError::NoIdentity | RoomError::BadName | RoomError::BadConfig(_) | RoomError::UnknownPreset => {
+                    (StatusCode::BAD_REQUEST, "invalid_request")
+                }
                 RoomError::IdentityTaken | RoomError::MayNotPublish => (StatusCode::FORBIDDEN, "forbidden"),
                 RoomError::OfferRejected(_) => (StatusCode::BAD_REQUEST, "malformed_sdp"),
                 RoomError::Closed
