@@ -70,4 +70,4 @@ bench: setup ## Run the benches
 
 clean: ## Remove what was built; keeps models and data
 	@cargo clean
-	@rm -rf web/dist web/node_modules tests/e2e/node_modules test-output .venv
+	@rm -rf web/dist web/node_modules tests/e2e/node_modules test-output .venv .venv-agents

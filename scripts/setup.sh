@@ -60,16 +60,16 @@ rust() {
 	at_least "$(cargo --version | cut -d' ' -f2)" "$RUST_MIN" || die "Rust $RUST_MIN or newer is needed, and $(cargo --version) was found first on the PATH. Remove the older one or put ~/.cargo/bin first."
 }
 
-# Installs a list of Python packages into .venv, where the list has changed since.
+# Installs a list of Python packages into .venv, or another environment, where the list has changed since.
 python_packages() {
-	local requirements=$1 stamp sum
+	local requirements=$1 venv=${2:-.venv} stamp sum
 	[ -f "$requirements" ] || return 0
-	stamp=.venv/.viva-$(tr / - <<<"$requirements")
+	stamp=$venv/.viva-$(tr / - <<<"$requirements")
 	sum=$(checksum "$requirements")
 	stamped "$stamp" "$sum" && return
-	say "Installing the Python packages of $requirements into .venv"
-	[ -x .venv/bin/python ] || python3 -m venv .venv || return
-	.venv/bin/python -m pip install --disable-pip-version-check -q -r "$requirements" || return
+	say "Installing the Python packages of $requirements into $venv"
+	[ -x "$venv/bin/python" ] || python3 -m venv "$venv" || return
+	"$venv/bin/python" -m pip install --disable-pip-version-check -q -r "$requirements" || return
 	echo "$sum" >"$stamp"
 }
 
@@ -93,6 +93,9 @@ fi
 node_packages web
 if [ "$TEST" = 1 ]; then
 	python_packages tests/interop/requirements.txt || die "pip could not install tests/interop/requirements.txt"
+	# It pins an older SDK than the one that the other tests run.
+	python_packages tests/interop/requirements-agents.txt .venv-agents ||
+		die "pip could not install tests/interop/requirements-agents.txt"
 	node_packages tests/e2e
 fi
 say "Everything that Viva needs is installed"

@@ -99,10 +99,12 @@ def server():
         server.stop()
 
 
-def token(identity, room, secret=SECRET, attributes=None, **grants):
+def token(identity, room, secret=SECRET, attributes=None, room_config=None, **grants):
     made = api.AccessToken(KEY, secret).with_identity(identity).with_name(f"{identity}'s name")
     if attributes:
         made = made.with_attributes(attributes)
+    if room_config:
+        made = made.with_room_config(room_config)
     grants = {"room_join": True, "room": room, "can_update_own_metadata": True} | grants
     return made.with_grants(api.VideoGrants(**grants)).to_jwt()
 
