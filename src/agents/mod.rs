@@ -1,7 +1,7 @@
 //! Agents that come into rooms: LiveKit's dispatches, workers and jobs, and our own interviewer as one more agent name.
 //!
 //! A *dispatch* says that an agent of some name is wanted in a room. It becomes *jobs*, which *workers*, programs that
-//! registered by a socket, are asked to take. [`registry`] decides all of that and is pure; [`task`] runs it. Agents then
+//! registered by a socket, are asked to take. `registry` decides all of that and is pure; `task` runs it. Agents then
 //! join their rooms as any client does, with the token that came with the job.
 
 mod job;

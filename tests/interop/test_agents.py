@@ -67,8 +67,9 @@ async def start(server):
     workers = []
 
     async def begin(*arguments, url=server):
-        workers.append(await Worker.start(url, *arguments))
-        return workers[-1]
+        worker = await Worker.start(url, *arguments)
+        workers.append(worker)
+        return worker
 
     yield begin
     for worker in workers:
@@ -166,8 +167,9 @@ async def test_a_dispatch_waits_for_its_worker_and_takes_its_agent_away(service,
 
 async def test_a_worker_that_refuses_is_passed_over_and_unnamed_ones_come_by_themselves(own_server, start, enter):
     room, url = new_room(), own_server.url
-    refuses = await start("--hertz", "330", "--refuse", url=url)
-    hums = await start("--hertz", "550", url=url)
+    refuses, hums = await asyncio.gather(
+        start("--hertz", "330", "--refuse", url=url), start("--hertz", "550", url=url)
+    )
     ada = await enter("ada", room, url=url)
     await hears_agent(ada, 550)
     assert (await hums.until("request"))["metadata"] == ""

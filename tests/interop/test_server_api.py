@@ -238,7 +238,7 @@ async def test_a_service_calls_a_participants_method(server, people):
         ("CreateRoom", b"{}", {"room_create": True}, "text/plain", 404, "bad_route"),
         ("Nonsense", b"{}", {"room_create": True}, "application/json", 404, "bad_route"),
         ("MoveParticipant", b"{}", {"room_admin": True}, "application/json", 501, "unimplemented"),
-        ("CreateRoom", b'{"name":"x","agents":[{"agentName":"a"}]}', {"room_create": True}, "application/json", 501, "unimplemented"),
+        ("CreateRoom", b'{"name":"x","egress":{"room":{}}}', {"room_create": True}, "application/json", 501, "unimplemented"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_done_is_told_as_twirp_does(server, method, body, grants, kind, status, code):
