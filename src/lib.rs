@@ -18,9 +18,12 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod front;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod id;
 pub mod interview;
+pub mod limits;
 pub mod media;
 pub mod model;
 pub mod models;

@@ -25,7 +25,7 @@ use crate::{
     auth::ApiKeys,
     cli::Failure,
     config::Config,
-    http::{self, App, Options, Readiness},
+    http::{self, App, Options, Readiness, guard::Guard},
     interview::{self, Interviews, Library, Providers},
     rooms::{Listeners, Rooms},
     signalling::{self, livekit::Signalling},
@@ -139,12 +139,13 @@ impl Server {
             ice_servers,
             metrics: metrics.clone(),
         };
+        let guard = Guard::new(&config.limits, config.server.trusted_proxies.clone(), metrics.clone());
         let router = http::app(app, signalling::router(doors));
         // Before anybody is let in: whoever comes back must find the interview that is taken up, not a new room.
         take_up(&interviews).await?;
         let stop = CancellationToken::new();
         let address = ports.address;
-        let listeners = ports.serve(router, ice_tcp, &metrics, &stop)?;
+        let listeners = ports.serve(router, ice_tcp, &guard, &metrics, &stop)?;
         readiness.set_ready();
         banner::print(&config, dev, address, &lines);
         Ok(Self { config, rooms, interviews, agents, webhooks, store, readiness, stop, listeners })

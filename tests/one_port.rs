@@ -59,6 +59,7 @@ impl Port {
                 let name = if stream.is_tls() { "turns:" } else { "turn:" };
                 echo(name, stream).await;
             })),
+            ..Front::default()
         };
         let port = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = port.local_addr().expect("bound");

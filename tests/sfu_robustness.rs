@@ -165,3 +165,40 @@ fn a_client_that_vanishes_is_told_of_and_can_be_removed() {
     assert_eq!((sim.sfu.stats().rooms, sim.sfu.stats().transports), (0, 0));
     assert!(sim.sfu.poll_transmit().is_none());
 }
+
+#[test]
+fn a_publisher_that_floods_is_cut_to_what_it_may_and_others_hear_each_other() {
+    let mut sim = Sim::new(57);
+    let (anna, ben, eve) = (sim.join(), sim.join(), sim.join());
+    sim.connect();
+    let mic = sim.publish(anna, MediaKind::Audio, "mic");
+    let flood = sim.publish(eve, MediaKind::Audio, "flood");
+    sim.run_ms(400);
+    // 20 times what a voice sends, then more than a second of everything that may be: 12,000 packets in two seconds.
+    let mut sent = 0u32;
+    for n in 0..100u32 {
+        for _ in 0..120 {
+            sim.send_audio(eve, &flood, sent * 960, &[0], -20);
+            sent += 1;
+        }
+        sim.send_audio(anna, &mic, n * 960, &[0], -20);
+        sim.run_ms(20);
+    }
+    sim.run_ms(100);
+    let passed = sim.received(ben, &flood).len();
+    assert!((6_000..=12_100).contains(&passed), "6,000 at once and 3,000 a second: {passed} of {sent}");
+    for n in 100..200u32 {
+        for _ in 0..120 {
+            sim.send_audio(eve, &flood, sent * 960, &[0], -20);
+            sent += 1;
+        }
+        sim.send_audio(anna, &mic, n * 960, &[0], -20);
+        sim.run_ms(20);
+    }
+    sim.run_ms(100);
+    let later = sim.received(ben, &flood).len() - passed;
+    assert!((5_500..=6_500).contains(&later), "then 3,000 a second: {later}");
+    assert_eq!(sim.received(ben, &mic).len(), 200, "nobody else loses anything");
+    assert!(sim.sfu.stats().dropped_flood > 4_000);
+    assert_eq!(sim.count(|kind| matches!(kind, EventKind::Closed { .. })), 0);
+}

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::layers::Layers;
 pub use self::layers::{Origins, Problem};
 use crate::{
-    auth, interview, models, rooms, signalling::livekit as signalling, speech, store, tls, turn_server, webhooks,
+    auth, http, interview, models, rooms, signalling::livekit as signalling, speech, store, tls, turn_server, webhooks,
     worker,
 };
 
@@ -33,6 +33,7 @@ pub struct Config {
     pub turn_server: turn_server::Config,
     pub rooms: rooms::Config,
     pub signalling: signalling::Config,
+    pub limits: http::guard::Config,
     pub auth: auth::Config,
     pub webhooks: webhooks::Config,
     pub speech: speech::Config,
@@ -51,6 +52,8 @@ pub struct ServerConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// Address by which clients reach this server, as `wss://viva.example.org`; empty: the one that the page came from.
     pub public_url: String,
+    /// Proxies in front of this server, whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<http::peer::Network>,
     /// Longest time in seconds from SIGTERM to the end.
     pub shutdown_grace_secs: u64,
     /// Certificate of `http_listen`.
@@ -64,6 +67,7 @@ impl Default for ServerConfig {
             http_listen: SocketAddr::from(([0, 0, 0, 0], 7880)),
             metrics_listen: None,
             public_url: String::new(),
+            trusted_proxies: Vec::new(),
             shutdown_grace_secs: 10,
             tls: tls::Config::default(),
             log: LogConfig::default(),
@@ -308,6 +312,18 @@ impl Config {
             if secs > SECS_MAX {
                 rules.broken(key, format!("is {secs}; it is at most {SECS_MAX}, thirty days"));
             }
+        }
+        let limits = &self.limits;
+        for (key, burst, per_sec) in [
+            ("rooms.joins_per_key_burst", rooms.joins_per_key_burst, rooms.joins_per_key_per_sec),
+            ("limits.joins_per_address_burst", limits.joins_per_address_burst, limits.joins_per_address_per_sec),
+            (
+                "limits.requests_per_address_burst",
+                limits.requests_per_address_burst,
+                limits.requests_per_address_per_sec,
+            ),
+        ] {
+            rules.check(key, burst > 0 || per_sec == 0, "is at least 1: with 0 nobody would ever come in");
         }
         if !(1..=TAP_PACKETS_MAX).contains(&rooms.tap_packets_max) {
             rules.broken("rooms.tap_packets_max", format!("lies between 1 and {TAP_PACKETS_MAX}"));

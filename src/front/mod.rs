@@ -10,6 +10,7 @@
 //!
 //! Knows nothing of what its handlers do.
 
+mod crowd;
 mod opening;
 mod stream;
 
@@ -26,6 +27,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    crowd::{Crowd, Place},
     opening::{Opening, opening},
     stream::{Replay, Stream},
 };
@@ -55,6 +57,8 @@ where
 /// Who serves what. What nobody serves is closed.
 #[derive(Clone, Default)]
 pub struct Front {
+    /// How many connections one source may have.
+    pub crowd: Crowd,
     pub tls: Option<Tls>,
     pub http: Option<Handler>,
     pub ice: Option<Handler>,
@@ -79,9 +83,11 @@ pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken)
             Ok((stream, peer)) => {
                 // Signalling is small messages that somebody waits for; media more so.
                 let _ = stream.set_nodelay(true);
+                // One source must not take the places of all others. It is closed without a word: a word costs more.
+                let Some(place) = front.crowd.enter(peer.ip().to_canonical()) else { continue };
                 let (front, stop) = (front.clone(), stop.clone());
                 connections.spawn(async move {
-                    let _slot = slot;
+                    let (_slot, _place) = (slot, place);
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     let found = tokio::select! {
                         found = front.find(stream, peer) => found,

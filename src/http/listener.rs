@@ -17,11 +17,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::ApiError;
+use super::{ApiError, peer::Peer};
 use crate::front::{self, Front, Handler, Stream, handler};
 
 /// Time for a request's headers to arrive: a slow phone needs 1 s, a slowloris wants for ever.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Request line and headers together. A join carries a token and a compressed offer in its address, up to 64 kB.
 const HEAD_BYTES_MAX: usize = 256 * 1024;
 /// Served without TLS too: who asks these has no certificate to check, and they tell nothing.
@@ -43,9 +43,11 @@ pub fn http(app: Router, tls_only: bool, stop: CancellationToken) -> Handler {
 }
 
 async fn connection(stream: Stream, app: Router, stop: CancellationToken) {
+    let peer = Peer(stream.peer().ip());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut app = app.clone();
-        let request = request.map(Body::new);
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
         async move { Ok::<_, Infallible>(app.call(request).await.unwrap_or_else(|never| match never {})) }
     });
     let connection = http1::Builder::new()

@@ -5,11 +5,13 @@
 
 mod bearer;
 mod error;
+pub mod guard;
 mod interviews;
 mod layers;
 pub mod listener;
 mod ops;
 mod page;
+pub mod peer;
 mod twirp;
 mod workers;
 
@@ -37,6 +39,9 @@ use crate::{agents::Agents, auth::ApiKeys, interview::Interviews, rooms::Rooms, 
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longest that a REST request may take, its body's arrival included; the page waits 15 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(14);
+
+/// Longest that the body of a service's request may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the handlers need. Cheap clone.
 #[derive(Clone)]
@@ -79,7 +84,7 @@ pub fn app(app: App, signalling: Router) -> Router {
         .method_not_allowed_fallback(wrong_method);
     let mut router = Router::new()
         .merge(rest)
-        .merge(twirp::router())
+        .merge(twirp::router().layer(from_fn(body_in_time)))
         .route("/agent", get(workers::connect))
         .route("/livez", get(ops::livez))
         .route("/readyz", get(readyz))
@@ -120,6 +125,21 @@ async fn time_limit(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::unavailable("This took too long; try again in a moment.").into_response(),
+    }
+}
+
+/// Any bytes as the body of each of LiveKit's requests; for fuzzers.
+pub(crate) fn fuzz_twirp(bytes: &[u8], json: bool) {
+    twirp::fuzz(bytes, json);
+}
+
+/// A service's request may take as long as it asks for; its body may not.
+async fn body_in_time(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, twirp::BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Ok(Err(_)) => twirp::refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 512 KiB, or broke off"),
+        Err(_) => twirp::refused(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive"),
     }
 }
 

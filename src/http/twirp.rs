@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Bytes of a request: metadata and attributes of a participant, and some.
-const BODY_BYTES_MAX: usize = 512 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 512 * 1024;
 
 pub fn router() -> Router<App> {
     Router::new()
@@ -41,6 +41,11 @@ async fn unknown_service(Path((service, _)): Path<(String, String)>) -> TwirpErr
         }
         _ => TwirpError::new(Code::BadRoute, "there is no such service"),
     }
+}
+
+/// A request that was not read at all.
+pub(super) fn refused(status: StatusCode, msg: &str) -> Response {
+    (status, axum::Json(json!({ "code": "malformed", "msg": msg, "meta": {} }))).into_response()
 }
 
 /// Twirp's error codes, as far as they are needed.
@@ -114,7 +119,12 @@ impl From<RoomError> for TwirpError {
             | RoomError::NoIdentity
             | RoomError::OfferRejected(_) => Code::InvalidArgument,
             RoomError::IdentityTaken | RoomError::MayNotPublish | RoomError::TakenOut => Code::PermissionDenied,
-            RoomError::TooManyRooms | RoomError::RoomFull => Code::ResourceExhausted,
+            RoomError::TooManyRooms
+            | RoomError::RoomFull
+            | RoomError::KeyRooms
+            | RoomError::KeyParticipants
+            | RoomError::KeyJoins => Code::ResourceExhausted,
+            RoomError::Revoked => Code::Unauthenticated,
             RoomError::Draining | RoomError::NoWorker => Code::Unavailable,
         };
         Self::new(code, error.to_string())
@@ -196,4 +206,24 @@ impl Call {
         };
         Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
     }
+}
+
+/// Any bytes as the body of each request that is read here; for fuzzers.
+pub(super) fn fuzz(bytes: &[u8], json: bool) {
+    use livekit_protocol as proto;
+    let form = if json { Form::Json } else { Form::Protobuf };
+    let call = Call { claims: Claims::default(), form, body: Bytes::copy_from_slice(bytes) };
+    fn read<T: prost::Message + Default + DeserializeOwned + Serialize>(call: &Call) {
+        if let Ok(request) = call.read::<T>() {
+            let _ = call.write(&request);
+        }
+    }
+    read::<proto::CreateRoomRequest>(&call);
+    read::<proto::ListRoomsRequest>(&call);
+    read::<proto::RoomParticipantIdentity>(&call);
+    read::<proto::MuteRoomTrackRequest>(&call);
+    read::<proto::UpdateParticipantRequest>(&call);
+    read::<proto::UpdateSubscriptionsRequest>(&call);
+    read::<proto::SendDataRequest>(&call);
+    read::<proto::PerformRpcRequest>(&call);
 }

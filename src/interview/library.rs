@@ -103,13 +103,31 @@ fn load_all<T: DeserializeOwned + Default>(
                 continue;
             }
         };
-        let mut checker = Checker::new(&file, &text);
-        let mut value: T = checker.parse();
-        finish(&mut value, id, &mut checker);
-        problems.extend(checker.finish());
+        let (value, mistakes) = read(&file, &text, id, &finish);
+        problems.extend(mistakes);
         loaded.push(Arc::new(value));
     }
     loaded
+}
+
+fn read<T: DeserializeOwned + Default>(
+    file: &str,
+    text: &str,
+    id: String,
+    finish: impl Fn(&mut T, String, &mut Checker<'_>),
+) -> (T, Vec<Problem>) {
+    let mut checker = Checker::new(file, text);
+    let mut value: T = checker.parse();
+    finish(&mut value, id, &mut checker);
+    (value, checker.finish())
+}
+
+/// Reads any text as a plan and as a persona; for fuzzers.
+pub(super) fn fuzz(text: &str) {
+    for problem in read::<Plan>("f", text, "p".into(), |plan, _, checker| plan.check(checker)).1 {
+        let _ = problem.to_string();
+    }
+    let _ = read::<Persona>("f", text, "p".into(), |persona, _, checker| persona.check(checker));
 }
 
 #[cfg(test)]

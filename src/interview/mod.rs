@@ -574,3 +574,8 @@ fn secret(length: usize) -> String {
 fn hash(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
 }
+
+/// Any bytes as a plan and a persona; for fuzzers.
+pub(crate) fn fuzz_yaml(bytes: &[u8]) {
+    library::fuzz(&String::from_utf8_lossy(bytes));
+}

@@ -89,7 +89,7 @@ impl Room {
     }
 
     /// A first offer that we cannot answer ends the attempt; a later one is worth a new start.
-    fn offer_rejected(&mut self, now: Now, sid: &ParticipantSid, offer_id: u32, reason: &'static str) {
+    pub(super) fn offer_rejected(&mut self, now: Now, sid: &ParticipantSid, offer_id: u32, reason: &'static str) {
         tracing::warn!(room = %self.sid, participant = %sid, offer_id, reason, "an offer was rejected");
         let Some(p) = self.get(sid) else { return };
         let first = p.media == MediaState::New;

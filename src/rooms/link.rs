@@ -7,6 +7,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     LinkId,
+    room::leave_request,
     task::{Link, Mail},
 };
 use crate::auth::Claims;
@@ -48,15 +49,10 @@ impl SignalLink {
 
     /// For a client that resumes into a room that is gone: says only that it must join anew.
     pub(super) fn start_anew(token: TaskTrackerToken) -> Self {
-        let leave = proto::LeaveRequest {
-            can_reconnect: true,
-            reason: DisconnectReason::StateMismatch as i32,
-            action: Action::Reconnect as i32,
-            regions: None,
-        };
+        let leave = leave_request(DisconnectReason::StateMismatch, Action::Reconnect);
         let (tx, outbound) = mpsc::channel(1);
         // The queue is new and holds one.
-        let _ = tx.try_send(ToPeer::message(Message::Leave(leave)));
+        let _ = tx.try_send(ToPeer::message(leave));
         Self { outbound, sender: LinkSender { link: None, _token: token } }
     }
 }
@@ -66,6 +62,14 @@ impl LinkSender {
     pub async fn send(&self, request: proto::SignalRequest) -> Result<(), LinkClosed> {
         let Some((link, mailbox)) = &self.link else { return Ok(()) };
         mailbox.send(Mail::Request { link: *link, request: Box::new(request) }).await.map_err(|_| LinkClosed)
+    }
+}
+
+impl LinkSender {
+    /// The client has sent too much: it is told to leave, and its place goes.
+    pub async fn put_out(&self) -> Result<(), LinkClosed> {
+        let Some((link, mailbox)) = &self.link else { return Ok(()) };
+        mailbox.send(Mail::PutOut { link: *link }).await.map_err(|_| LinkClosed)
     }
 }
 

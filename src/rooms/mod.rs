@@ -10,12 +10,15 @@ mod data;
 mod data_tracks;
 mod direct;
 mod events;
+pub(crate) mod fuzzing;
 mod hooks;
 mod link;
 mod opening;
 mod participant;
 mod publish;
+mod quota;
 mod requests;
+mod revoked;
 mod room;
 mod speaking;
 mod subscribe;
@@ -26,8 +29,9 @@ mod tests;
 
 use std::{
     fmt,
+    panic::AssertUnwindSafe,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -38,11 +42,14 @@ pub use admin::{AdminError, ParticipantChange, RoomOptions, RpcOutcome};
 pub use agent::{AgentEvent, AgentHandle, AgentOptions, AgentParticipant, Person};
 use dashmap::{DashMap, mapref::entry::Entry};
 pub use direct::{Agreed, Direct};
+use futures::FutureExt;
 pub use hooks::HookSender;
 pub use link::{LinkSender, SignalLink, ToPeer};
 use livekit_protocol as proto;
 pub use opening::{Listeners, NewsSender, RoomNews, RoomSetup};
 use proto::{DisconnectReason, leave_request::Action};
+use quota::{Quota, Seat};
+use revoked::Revoked;
 use room::Room;
 pub use room::server_info;
 use serde::{Deserialize, Serialize};
@@ -53,6 +60,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     auth::Claims,
     id::{Identity, ParticipantSid, RoomName, RoomSid},
+    limits::{Keyed, Rate},
     sfu,
     telemetry::Metrics,
     worker::WorkerHandle,
@@ -72,6 +80,13 @@ pub struct Config {
     pub max_rooms: usize,
     /// Participants that one room may hold, the AI not counted out.
     pub max_participants_per_room: usize,
+    /// Rooms that joins and services with one API key may hold open at a time; 0 = as many as `max_rooms`.
+    pub max_rooms_per_key: usize,
+    /// Participants that may be in rooms at a time with tokens of one API key; 0 = without limit.
+    pub max_participants_per_key: usize,
+    /// Joins with tokens of one API key at once, and a second after that (0 = without limit). Who resumes is not counted.
+    pub joins_per_key_burst: u32,
+    pub joins_per_key_per_sec: u32,
     /// Whether a join makes the room that its token names. If not, a join into a room that nobody opened is refused.
     pub auto_create: bool,
     /// Seconds after which a room closes that nobody ever joined.
@@ -89,6 +104,11 @@ impl Default for Config {
         Self {
             max_rooms: 1000,
             max_participants_per_room: 50,
+            max_rooms_per_key: 0,
+            max_participants_per_key: 0,
+            // A burst of joins is 20 ms of work each; a server that comes back is found by a thousand clients at once.
+            joins_per_key_burst: 1000,
+            joins_per_key_per_sec: 100,
             auto_create: true,
             empty_timeout_secs: 300,
             departure_timeout_secs: 20,
@@ -120,6 +140,14 @@ pub enum RoomError {
     TooManyRooms,
     #[error("the room is full (rooms.max_participants_per_room)")]
     RoomFull,
+    #[error("this API key holds as many rooms as it may (rooms.max_rooms_per_key)")]
+    KeyRooms,
+    #[error("this API key has as many participants as it may (rooms.max_participants_per_key)")]
+    KeyParticipants,
+    #[error("too many joins with this API key at once (rooms.joins_per_key_per_sec); try again in a moment")]
+    KeyJoins,
+    #[error("this access token was revoked when its holder was removed from the room; ask for a new one")]
+    Revoked,
     #[error("the server is shutting down; try again in a moment")]
     Draining,
     #[error("no media worker of this server runs any more; it must be restarted")]
@@ -160,6 +188,12 @@ struct Inner {
     by_sid: DashMap<RoomSid, mpsc::Sender<Mail>>,
     /// Rooms open now. Kept apart from the map, whose length cannot be read while an entry of it is held.
     open: AtomicUsize,
+    /// What each API key holds, and how fast it may come.
+    rooms_of_keys: Quota,
+    people_of_keys: Quota,
+    joins_of_keys: Mutex<Keyed<String>>,
+    /// Tokens of people who were removed.
+    revoked: Mutex<Revoked>,
     draining: AtomicBool,
     /// Where rooms run, whoever opens them: speech has a runtime of its own.
     runtime: tokio::runtime::Handle,
@@ -210,7 +244,12 @@ impl Rooms {
     ) -> Self {
         let (handles, events): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
         let workers = handles.into_iter().map(|worker| Placement { worker, load: Arc::default() }).collect();
+        let joins = Rate::of(config.joins_per_key_burst, config.joins_per_key_per_sec);
         let inner = Arc::new(Inner {
+            rooms_of_keys: Quota::new(config.max_rooms_per_key),
+            people_of_keys: Quota::new(config.max_participants_per_key),
+            joins_of_keys: Mutex::new(Keyed::new(joins)),
+            revoked: Mutex::default(),
             config,
             workers,
             by_name: DashMap::new(),
@@ -236,18 +275,28 @@ impl Rooms {
     /// As [`Rooms::open`]; a room that is made is made with `setup`, one that is open stays as it is. Tells whether it
     /// was made.
     pub fn open_with(&self, name: &RoomName, setup: RoomSetup) -> Result<(RoomHandle, bool), RoomError> {
+        self.open_by(name, setup, None)
+    }
+
+    /// As [`Rooms::open_with`]; a room that is made counts as one of this API key's.
+    pub fn open_by(
+        &self,
+        name: &RoomName,
+        setup: RoomSetup,
+        key: Option<&str>,
+    ) -> Result<(RoomHandle, bool), RoomError> {
         if name.as_str().is_empty() || name.as_str().len() > NAME_BYTES_MAX {
             return Err(RoomError::BadName);
         }
         match self.inner.by_name.entry(name.clone()) {
             Entry::Occupied(entry) if !entry.get().mailbox.is_closed() => Ok((entry.get().clone(), false)),
             Entry::Occupied(mut entry) => {
-                let room = self.start(name, setup)?;
+                let room = self.start(name, setup, key)?;
                 entry.insert(room.clone());
                 Ok((room, true))
             }
             Entry::Vacant(entry) => {
-                let room = self.start(name, setup)?;
+                let room = self.start(name, setup, key)?;
                 entry.insert(room.clone());
                 Ok((room, true))
             }
@@ -281,12 +330,18 @@ impl Rooms {
         self.inner.draining.load(Ordering::Relaxed)
     }
 
-    fn start(&self, name: &RoomName, setup: RoomSetup) -> Result<RoomHandle, RoomError> {
+    fn start(&self, name: &RoomName, setup: RoomSetup, key: Option<&str>) -> Result<RoomHandle, RoomError> {
         if self.is_draining() {
             return Err(RoomError::Draining);
         }
         setup.options.check().map_err(|_| RoomError::BadConfig("its metadata is too large"))?;
         let inner = &self.inner;
+        let seat = match key {
+            Some(key) => {
+                Some(inner.rooms_of_keys.take(key).ok_or_else(|| self.limited("rooms_key", RoomError::KeyRooms))?)
+            }
+            None => None,
+        };
         let alive = inner.workers.iter().filter(|place| !place.worker.is_closed());
         let place = alive.min_by_key(|place| place.load.load(Ordering::Relaxed)).ok_or(RoomError::NoWorker)?;
         if inner.open.fetch_add(1, Ordering::Relaxed) >= inner.config.max_rooms {
@@ -296,18 +351,22 @@ impl Rooms {
         let (mailbox, mail) = mpsc::channel(MAILBOX_CAPACITY);
         let handle = RoomHandle { name: name.clone(), sid: RoomSid::random(), mailbox };
         inner.by_sid.insert(handle.sid.clone(), handle.mailbox.clone());
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-        let now = Now { at: tokio::time::Instant::now().into_std(), unix_ms };
+        let now = Now { at: tokio::time::Instant::now().into_std(), unix_ms: unix_ms() };
         let mut room = Room::new(name.clone(), handle.sid.clone(), inner.config.clone(), inner.metrics.clone(), now);
         room.configure(setup.options.clone());
         inner.listeners.tell_opened(room.info(), setup);
         let (worker, load) = (place.worker.clone(), place.load.clone());
         let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), worker, load, inner.listeners.clone());
-        let (sid, rooms) = (handle.sid.clone(), self.inner.clone());
+        let (sid, rooms, worker) = (handle.sid.clone(), self.inner.clone(), place.worker.clone());
         let name = name.clone();
         inner.runtime.spawn(async move {
+            let _seat = seat;
             tracing::info!(room = %sid, "opened");
-            task.run().await;
+            if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
+                // One room's fault must not take the others down; its clients were told to come back, to a new one.
+                tracing::error!(room = %sid, "a room failed and is closed");
+                let _ = worker.send(sfu::Command::Close { room: sid.clone() }).await;
+            }
             rooms.by_sid.remove(&sid);
             // A successor of the same name may be there by now.
             rooms.by_name.remove_if(&name, |_, room| room.sid == sid);
@@ -325,10 +384,7 @@ impl Rooms {
         request: proto::JoinRequest,
         connections: Connections,
     ) -> Result<SignalLink, RoomError> {
-        let name = claims.grants.joins().ok_or(RoomError::BadName)?;
-        if self.is_draining() {
-            return Err(RoomError::Draining);
-        }
+        let name = self.admit(&claims, !request.reconnect)?;
         for _ in 0..OPEN_ATTEMPTS {
             let room = match self.get(&name) {
                 Some(room) => room,
@@ -336,7 +392,8 @@ impl Rooms {
                 None if request.reconnect => return Ok(SignalLink::start_anew(self.inner.sockets.token())),
                 None => self.room_to_join(&name, &claims)?,
             };
-            match room.join(claims.clone(), request.clone(), connections).await {
+            let seat = if request.reconnect { None } else { Some(self.seat(&claims)?) };
+            match room.join(claims.clone(), request.clone(), connections, seat).await {
                 Ok(link) => {
                     return Ok(SignalLink::new(link, room.mailbox.clone(), self.inner.sockets.token()));
                 }
@@ -349,12 +406,10 @@ impl Rooms {
 
     /// A client without a signalling socket joins the room that its token names. Returns when its offer is answered.
     pub async fn join_direct(&self, claims: Claims, how: Direct, offer: String) -> Result<Box<Agreed>, RoomError> {
-        let name = claims.grants.joins().ok_or(RoomError::BadName)?;
-        if self.is_draining() {
-            return Err(RoomError::Draining);
-        }
+        let name = self.admit(&claims, true)?;
         for _ in 0..OPEN_ATTEMPTS {
-            match self.room_to_join(&name, &claims)?.join_direct(claims.clone(), how.clone(), offer.clone()).await {
+            let room = self.room_to_join(&name, &claims)?;
+            match room.join_direct(claims.clone(), how.clone(), offer.clone(), Some(self.seat(&claims)?)).await {
                 Err(RoomError::Closed) => tokio::task::yield_now().await,
                 joined => return joined,
             }
@@ -362,12 +417,53 @@ impl Rooms {
         Err(RoomError::Closed)
     }
 
+    /// The room that this token names, if its holder may come in now. A join is counted, a resume is not.
+    fn admit(&self, claims: &Claims, joins: bool) -> Result<RoomName, RoomError> {
+        let name = claims.grants.joins().ok_or(RoomError::BadName)?;
+        if self.is_draining() {
+            return Err(RoomError::Draining);
+        }
+        self.check_revoked(&name, claims)?;
+        if joins {
+            let mut joins = self.inner.joins_of_keys.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = joins.take(tokio::time::Instant::now().into_std(), claims.iss.clone());
+            taken.map_err(|_| self.limited("joins_key", RoomError::KeyJoins))?;
+        }
+        Ok(name)
+    }
+
+    fn check_revoked(&self, name: &RoomName, claims: &Claims) -> Result<(), RoomError> {
+        let revoked = self.inner.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        match claims.identity() {
+            Some(identity) if revoked.is_void(name, &identity, claims.nbf) => {
+                Err(self.limited("revoked", RoomError::Revoked))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tokens of this identity for this room that were made before a moment, Unix seconds, let nobody in any more.
+    pub fn revoke(&self, room: &RoomName, identity: &Identity, before: i64) {
+        let mut revoked = self.inner.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        revoked.revoke(unix_ms() / 1000, room.clone(), identity.clone(), before);
+    }
+
+    fn seat(&self, claims: &Claims) -> Result<Seat, RoomError> {
+        let seat = self.inner.people_of_keys.take(&claims.iss);
+        seat.ok_or_else(|| self.limited("participants_key", RoomError::KeyParticipants))
+    }
+
+    fn limited(&self, limit: &str, error: RoomError) -> RoomError {
+        self.inner.metrics.limited.with_label_values(&[limit]).inc();
+        error
+    }
+
     /// The room of this name; made where a join may do that, with what its token says.
     fn room_to_join(&self, name: &RoomName, claims: &Claims) -> Result<RoomHandle, RoomError> {
         match self.get(name) {
             Some(room) => Ok(room),
             None if self.inner.config.auto_create => {
-                self.open_with(name, RoomSetup::of_token(claims)?).map(|(room, _)| room)
+                self.open_by(name, RoomSetup::of_token(claims)?, Some(&claims.iss)).map(|(room, _)| room)
             }
             None => Err(RoomError::NotFound),
         }
@@ -376,6 +472,7 @@ impl Rooms {
     /// Whether a join with this token would find a room: what a client asks after a failed attempt.
     pub fn check(&self, claims: &Claims) -> Result<(), RoomError> {
         let name = claims.grants.joins().ok_or(RoomError::BadName)?;
+        self.check_revoked(&name, claims)?;
         match self.get(&name) {
             _ if self.is_draining() => Err(RoomError::Draining),
             Some(_) => Ok(()),
@@ -418,14 +515,21 @@ impl RoomHandle {
         claims: Claims,
         request: proto::JoinRequest,
         connections: Connections,
+        seat: Option<Seat>,
     ) -> Result<task::Link, RoomError> {
         let (claims, request) = (Box::new(claims), Box::new(request));
-        self.ask(|reply| Mail::Join { claims, request, connections, reply }).await?
+        self.ask(|reply| Mail::Join { claims, request, connections, seat, reply }).await?
     }
 
-    async fn join_direct(&self, claims: Claims, how: Direct, offer: String) -> Result<Box<Agreed>, RoomError> {
+    async fn join_direct(
+        &self,
+        claims: Claims,
+        how: Direct,
+        offer: String,
+        seat: Option<Seat>,
+    ) -> Result<Box<Agreed>, RoomError> {
         let claims = Box::new(claims);
-        self.ask(|reply| Mail::JoinDirect { claims, how, offer, reply }).await?
+        self.ask(|reply| Mail::JoinDirect { claims, how, offer, seat, reply }).await?
     }
 
     /// The last offer of a participant without a socket, and its answer.
@@ -554,6 +658,11 @@ impl RoomHandle {
         self.mailbox.send(mail(reply)).await.map_err(|_| RoomError::Closed)?;
         answer.await.map_err(|_| RoomError::Closed)
     }
+}
+
+fn unix_ms() -> i64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(unix.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Hands a worker's events to the rooms that they are about, in order.

@@ -8,10 +8,11 @@ use std::{
 use livekit_protocol as proto;
 use proto::{ParticipantInfo, TrackInfo, TrackSource, participant_info};
 
-use super::{LinkId, Now, data_tracks::DataTracks, direct::Visit};
+use super::{LinkId, Now, data_tracks::DataTracks, direct::Visit, quota::Seat};
 use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, TrackSid},
+    limits::{Bucket, Rate},
     sfu::{Connections, MediaKind},
 };
 
@@ -20,6 +21,9 @@ const NONCES_KEPT: usize = 64;
 /// How long an announced track is waited for. A client's offer follows within a round trip; after this its user has
 /// given up, or it has.
 const ANNOUNCEMENT_KEPT: Duration = Duration::from_secs(30);
+
+/// How often a client may change its name, metadata and attributes: everybody is told of each.
+const CHANGES: Rate = Rate::new(30.0, 5.0);
 
 /// How the media connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +126,12 @@ pub(super) struct Participant {
     pub speaking: Option<f32>,
     /// A simulated speaker falls silent then.
     pub simulated_speaker_until: Option<Instant>,
+    /// Whether it has made an offer.
+    pub offered: bool,
+    /// How often it may still change what others see of it.
+    pub changes: Bucket,
+    /// Its place among those of its API key.
+    pub seat: Option<Seat>,
 }
 
 impl Participant {
@@ -159,6 +169,9 @@ impl Participant {
             drop_on_resume: None,
             speaking: None,
             simulated_speaker_until: None,
+            offered: false,
+            changes: Bucket::new(CHANGES, now.at),
+            seat: None,
         }
     }
 

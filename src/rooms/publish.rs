@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Announced tracks of one participant whose media has not come. LiveKit allows as many.
-const PENDING_TRACKS_MAX: usize = 20;
+pub(super) const PENDING_TRACKS_MAX: usize = 20;
 /// Tracks of one participant in all.
 const TRACKS_MAX: usize = 32;
 /// Bytes of what a client may put into a track's description, names and ids together.

@@ -22,8 +22,12 @@ const RESERVED_ATTRIBUTES: &str = "viva.";
 const METADATA_BYTES_MAX: usize = 64 * 1024;
 const ATTRIBUTES_BYTES_MAX: usize = 64 * 1024;
 const NAME_BYTES_MAX: usize = 256;
-/// Bytes of an offer. A call of six people with video is about 60 kB.
-const OFFER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a client's first offer, which is 20 kB from a browser; of a later one, and of an answer: 3 kB for each section
+/// of a browser's, of which a room of 50 people who all show themselves has a hundred.
+const FIRST_OFFER_BYTES_MAX: usize = 64 * 1024;
+const OFFER_BYTES_MAX: usize = 384 * 1024;
+/// Entries of a list in what a client says after a resume.
+const SYNC_ENTRIES_MAX: usize = 512;
 /// Capabilities that a client may list; LiveKit's clients know two.
 const CAPABILITIES_MAX: usize = 32;
 /// From this protocol on a client wants to hear that a request was granted, not only that it was refused.
@@ -99,15 +103,15 @@ impl Room {
         let Some(sid) = self.participants.iter().find(|p| p.link == Some(link)).map(|p| p.sid.clone()) else { return };
         let Some(ask) = request.message else { return };
         match ask {
-            Ask::Offer(offer) => self.offer(&sid, offer),
-            Ask::Answer(answer) => self.answer(&sid, answer),
+            Ask::Offer(offer) => self.offer(now, &sid, offer),
+            Ask::Answer(answer) => self.answer(now, &sid, answer),
             Ask::AddTrack(request) => self.add_track(now, &sid, request),
             Ask::Mute(mute) => self.mute_track(&sid, &mute.sid, mute.muted),
             Ask::Subscription(update) => self.update_subscription(&sid, &update),
             Ask::TrackSetting(settings) => self.update_track_settings(&sid, &settings),
             Ask::SubscriptionPermission(permission) => self.set_permission(&sid, permission),
             Ask::SyncState(state) => self.sync_state(now, &sid, state),
-            Ask::UpdateMetadata(update) => self.update_metadata(&sid, update),
+            Ask::UpdateMetadata(update) => self.update_metadata(now, &sid, update),
             Ask::UpdateAudioTrack(update) => self.update_audio_track(&sid, update),
             Ask::UpdateVideoTrack(update) => self.update_video_track(&sid, &update),
             Ask::Ping(_) => self.tell(&sid, Response::Pong(now.unix_ms)),
@@ -126,22 +130,27 @@ impl Room {
         }
     }
 
-    pub(super) fn offer(&mut self, sid: &ParticipantSid, offer: proto::SessionDescription) {
-        let room = self.sid.clone();
-        if offer.sdp.len() > OFFER_BYTES_MAX {
-            tracing::warn!(room = %self.sid, participant = %sid, bytes = offer.sdp.len(), "an offer was too large");
-            return;
+    pub(super) fn offer(&mut self, now: Now, sid: &ParticipantSid, offer: proto::SessionDescription) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let limit = if std::mem::replace(&mut p.offered, true) { OFFER_BYTES_MAX } else { FIRST_OFFER_BYTES_MAX };
+        if offer.sdp.len() > limit {
+            return self.offer_rejected(now, sid, offer.id, "the offer is too large");
         }
+        let room = self.sid.clone();
         self.media(Command::Offer { room, participant: sid.clone(), offer_id: offer.id, sdp: offer.sdp });
     }
 
-    fn answer(&mut self, sid: &ParticipantSid, answer: proto::SessionDescription) {
+    fn answer(&mut self, now: Now, sid: &ParticipantSid, answer: proto::SessionDescription) {
+        if answer.sdp.len() > OFFER_BYTES_MAX {
+            return self.offer_rejected(now, sid, answer.id, "the answer is too large");
+        }
         let room = self.sid.clone();
         self.media(Command::Answer { room, participant: sid.clone(), offer_id: answer.id, sdp: answer.sdp });
     }
 
-    fn update_metadata(&mut self, sid: &ParticipantSid, update: proto::UpdateParticipantMetadata) {
-        let Some(p) = self.get(sid) else { return };
+    fn update_metadata(&mut self, now: Now, sid: &ParticipantSid, update: proto::UpdateParticipantMetadata) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let (in_time, wants_ok) = (p.changes.take(now.at, 1.0), p.protocol >= PROTOCOL_OK_RESPONSES);
         let change = MetadataChange {
             name: update.name.clone(),
             metadata: update.metadata.clone(),
@@ -149,15 +158,17 @@ impl Room {
         };
         let refusal = if !p.grants.can_update_own_metadata() || change.touches_reserved(p) {
             Some(Reason::NotAllowed)
-        } else if !change.fits(p) {
+        } else if !in_time || !change.fits(p) {
             Some(Reason::LimitExceeded)
         } else {
             None
         };
+        if !in_time {
+            self.metrics.limited.with_label_values(&["metadata"]).inc();
+        }
         if let Some(reason) = refusal {
             return self.refuse(sid, update.request_id, reason, Some(Request::UpdateMetadata(update)));
         }
-        let wants_ok = p.protocol >= PROTOCOL_OK_RESPONSES;
         self.change_metadata(sid, change);
         if wants_ok {
             self.refuse(sid, update.request_id, Reason::Ok, Some(Request::UpdateMetadata(update)));
@@ -195,13 +206,14 @@ impl Room {
         if let Some(subscription) = &state.subscription {
             self.update_subscription(sid, subscription);
         }
-        for track in &state.track_sids_disabled {
+        for track in state.track_sids_disabled.iter().take(SYNC_ENTRIES_MAX) {
             self.pause(sid, track, true);
         }
         if let Some(subscription) = &state.data_subscription {
             self.update_data_subscription(sid, subscription);
         }
-        self.replay_missed(now, sid, &state.datachannel_receive_states);
+        let received = &state.datachannel_receive_states;
+        self.replay_missed(now, sid, &received[..received.len().min(SYNC_ENTRIES_MAX)]);
     }
 
     /// Test scenarios that LiveKit's clients ask for. Each touches only the participant that asks.

@@ -26,6 +26,8 @@ use super::{
     admin::Call,
     data::Replay,
     participant::{DropOnResume, MediaState, Participant, is_machine, kind_of},
+    publish::PENDING_TRACKS_MAX,
+    quota::Seat,
     requests::{self, MetadataChange},
     taps::Tap,
 };
@@ -247,11 +249,12 @@ impl Room {
         self.media(Command::Join { room: self.sid.clone(), participant: sid.clone(), connections });
         // Before the offer, so that its answer carries what is there already.
         self.sync_subscriber(&sid);
-        for track in request.add_track_requests {
+        // One more than may be announced, so that a client with too many hears of it.
+        for track in request.add_track_requests.into_iter().take(PENDING_TRACKS_MAX + 1) {
             self.add_track(now, &sid, track);
         }
         if let Some(offer) = request.publisher_offer {
-            self.offer(&sid, offer);
+            self.offer(now, &sid, offer);
         }
         self.introduce_person(&sid);
         Ok(sid)
@@ -391,6 +394,12 @@ impl Room {
             MediaState::Closed { .. } => self.remove(now, &sid, DisconnectReason::ClientInitiated, None),
             MediaState::Up | MediaState::Lost { .. } | MediaState::None => {}
         }
+    }
+
+    /// The client at the other end of this link has sent too much. LiveKit knows no reason that is closer.
+    pub fn put_out(&mut self, now: Now, link: LinkId) {
+        let Some(sid) = self.participants.iter().find(|p| p.link == Some(link)).map(|p| p.sid.clone()) else { return };
+        self.remove(now, &sid, DisconnectReason::ParticipantRemoved, Some(Action::Disconnect));
     }
 
     /// Takes a participant out. `leave`: what its client is told to do, if its socket stands.
@@ -568,14 +577,7 @@ impl Room {
     }
 
     pub(super) fn send_leave(&mut self, link: LinkId, reason: DisconnectReason, action: Action) {
-        let leave = proto::LeaveRequest {
-            // Read by clients older than protocol 13 only.
-            can_reconnect: action != Action::Disconnect,
-            reason: reason as i32,
-            action: action as i32,
-            regions: None,
-        };
-        self.out.push_back(Output::Signal { link, message: ToPeer::message(Response::Leave(leave)) });
+        self.out.push_back(Output::Signal { link, message: ToPeer::message(leave_request(reason, action)) });
         self.out.push_back(Output::CloseLink(link));
     }
 
@@ -605,6 +607,13 @@ impl Room {
         })
     }
 
+    /// The participant's place among those of its API key goes when it goes.
+    pub fn seat(&mut self, sid: &ParticipantSid, seat: Option<Seat>) {
+        if let Some(p) = self.get_mut(sid) {
+            p.seat = seat;
+        }
+    }
+
     pub fn participants_count(&self) -> usize {
         self.participants.len()
     }
@@ -615,6 +624,30 @@ impl Room {
         p.state = participant_info::State::Active;
         first
     }
+}
+
+impl Drop for Room {
+    /// One that fails says no goodbye; what it counted ends with it.
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        for p in &self.participants {
+            self.metrics.participants.with_label_values(&[p.kind_label()]).dec();
+            p.live_tracks().for_each(|track| self.count_track(track.kind, -1));
+        }
+        self.metrics.rooms.dec();
+    }
+}
+
+pub(super) fn leave_request(reason: DisconnectReason, action: Action) -> Response {
+    Response::Leave(proto::LeaveRequest {
+        // Read by clients older than protocol 13 only.
+        can_reconnect: action != Action::Disconnect,
+        reason: reason as i32,
+        action: action as i32,
+        regions: None,
+    })
 }
 
 /// What clients are told of this server.

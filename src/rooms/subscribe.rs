@@ -100,9 +100,13 @@ impl Room {
     }
 
     /// The owner says who may have its tracks. Those whose right changes are told.
-    pub(super) fn set_permission(&mut self, owner: &ParticipantSid, permission: proto::SubscriptionPermission) {
-        if permission.track_permissions.len() > ENTRIES_MAX {
-            return;
+    /// What goes beyond the bound is not permitted: entries only ever permit.
+    pub(super) fn set_permission(&mut self, owner: &ParticipantSid, mut permission: proto::SubscriptionPermission) {
+        permission.track_permissions.truncate(ENTRIES_MAX);
+        let mut left = ENTRIES_MAX;
+        for entry in &mut permission.track_permissions {
+            entry.track_sids.truncate(left);
+            left -= entry.track_sids.len();
         }
         let before = self.permissions_of(owner);
         let Some(p) = self.get_mut(owner) else { return };

@@ -22,7 +22,8 @@ use tokio::{
 use super::{
     AdminError, Agreed, Direct, LinkId, Listeners, Now, RoomError, RpcOutcome, ToPeer,
     agent::{AgentEvent, AgentOptions, AgentParticipant, InjectedVoice},
-    room::{Output, Room},
+    quota::Seat,
+    room::{Output, Room, leave_request},
 };
 use crate::{
     auth::Claims,
@@ -51,6 +52,7 @@ pub(super) enum Mail {
         claims: Box<Claims>,
         request: Box<proto::JoinRequest>,
         connections: Connections,
+        seat: Option<Seat>,
         reply: oneshot::Sender<Result<Link, RoomError>>,
     },
     /// A client comes in without a socket.
@@ -58,6 +60,7 @@ pub(super) enum Mail {
         claims: Box<Claims>,
         how: Direct,
         offer: String,
+        seat: Option<Seat>,
         reply: oneshot::Sender<Result<Box<Agreed>, RoomError>>,
     },
     /// The participant without a socket that this identity has under this sid is asked for, or asks.
@@ -71,6 +74,10 @@ pub(super) enum Mail {
         request: Box<proto::SignalRequest>,
     },
     LinkClosed {
+        link: LinkId,
+    },
+    /// The client behind this link has sent too much.
+    PutOut {
         link: LinkId,
     },
     Event {
@@ -183,33 +190,36 @@ impl RoomTask {
             }
             self.flush().await;
         }
-        self.load.fetch_sub(self.counted, Ordering::Relaxed);
     }
 
     fn handle(&mut self, mail: Mail) {
         let now = now();
         match mail {
-            Mail::Join { claims, request, connections, reply } => {
-                let result = self.join(now, *claims, *request, connections);
+            Mail::Join { claims, request, connections, seat, reply } => {
+                let result = self.join(now, *claims, *request, connections, seat);
                 // A connection that nobody waits for any more: its socket is closed already.
                 if let Err(Ok(link)) = reply.send(result) {
                     self.links.remove(&link.id);
                     self.room.handle_link_closed(now, link.id);
                 }
             }
-            Mail::JoinDirect { claims, how, offer, reply } => match self.room.join_direct(now, *claims, how, offer) {
-                Ok(participant) => {
-                    tracing::info!(room = %self.room.sid, %participant, "joined without a socket");
-                    self.offers.insert(participant, reply);
+            Mail::JoinDirect { claims, how, offer, seat, reply } => {
+                match self.room.join_direct(now, *claims, how, offer) {
+                    Ok(participant) => {
+                        self.room.seat(&participant, seat);
+                        tracing::info!(room = %self.room.sid, %participant, "joined without a socket");
+                        self.offers.insert(participant, reply);
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
                 }
-                Err(error) => drop(reply.send(Err(error))),
-            },
+            }
             Mail::Direct { sid, identity, ask } => self.ask_direct(now, sid, &identity, ask),
             Mail::Request { link, request } => self.room.handle_request(now, link, *request),
             Mail::LinkClosed { link } => {
                 self.links.remove(&link);
                 self.room.handle_link_closed(now, link);
             }
+            Mail::PutOut { link } => self.room.put_out(now, link),
             Mail::Event { participant, kind } => self.room.handle_event(now, &participant, kind),
             Mail::JoinAgent { options, reply } => {
                 let result = self.join_agent(now, options);
@@ -244,6 +254,7 @@ impl RoomTask {
         claims: Claims,
         request: proto::JoinRequest,
         connections: Connections,
+        seat: Option<Seat>,
     ) -> Result<Link, RoomError> {
         self.links_made += 1;
         let id = LinkId(self.links_made);
@@ -260,6 +271,7 @@ impl RoomTask {
             Ok(())
         } else {
             self.room.join(now, id, claims, request, connections).map(|participant| {
+                self.room.seat(&participant, seat);
                 tracing::info!(room = %self.room.sid, %participant, "joined");
                 self.room.metrics.participant_joins.with_label_values(&["livekit", "ok"]).inc();
             })
@@ -387,6 +399,19 @@ impl RoomTask {
     }
 }
 
+impl Drop for RoomTask {
+    fn drop(&mut self) {
+        self.load.fetch_sub(self.counted, Ordering::Relaxed);
+        if std::thread::panicking() {
+            // The room cannot say it any more. A client whose queue is full is closed all the same, and finds out.
+            for link in self.links.values() {
+                let leave = leave_request(DisconnectReason::StateMismatch, Action::Reconnect);
+                let _ = link.try_send(ToPeer::message(leave));
+            }
+        }
+    }
+}
+
 /// Tokio's clock, so that tests can turn it.
 fn now() -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -417,6 +442,7 @@ mod tests {
             claims: Box::new(claims),
             request: Box::default(),
             connections: Connections::One,
+            seat: None,
             reply,
         });
         task.flush().await;
@@ -450,7 +476,16 @@ mod tests {
         let join = || {
             let (reply, answer) = oneshot::channel();
             let claims = Box::new(Claims::new(&"ada".into(), Grants::participant(&name)));
-            (Mail::JoinDirect { claims, how: Direct::Play { of: None }, offer: "an offer".into(), reply }, answer)
+            (
+                Mail::JoinDirect {
+                    claims,
+                    how: Direct::Play { of: None },
+                    offer: "an offer".into(),
+                    seat: None,
+                    reply,
+                },
+                answer,
+            )
         };
         let ((first, replaced), (second, answered)) = (join(), join());
         task.handle(first);

@@ -19,7 +19,7 @@ use crate::{
     cli::Failure,
     config::Config,
     front::{self, Front, Stream},
-    http,
+    http::{self, guard::Guard},
     telemetry::Metrics,
     tls::Tls,
     worker::IceTcp,
@@ -64,6 +64,7 @@ impl Ports {
         self,
         router: Router,
         ice_tcp: IceTcp,
+        guard: &Arc<Guard>,
         metrics: &Arc<Metrics>,
         stop: &CancellationToken,
     ) -> Result<JoinSet<()>, Failure> {
@@ -74,14 +75,19 @@ impl Ports {
         }
         let ice = front::handler(move |stream| admit(stream, ice_tcp.clone()));
         let front = Front {
-            http: Some(http::listener::http(router, self.tls.is_some(), stop.clone())),
+            crowd: guard.crowd(),
+            http: Some(http::listener::http(guard.before(router), self.tls.is_some(), stop.clone())),
             ice: self.media_on_http.then(|| ice.clone()),
             tls: self.tls,
             ..Front::default()
         };
         listeners.spawn(front::serve(self.http, front, stop.clone()));
         if let Some(listener) = self.media {
-            listeners.spawn(front::serve(listener, Front { ice: Some(ice), ..Front::default() }, stop.clone()));
+            listeners.spawn(front::serve(
+                listener,
+                Front { crowd: guard.crowd(), ice: Some(ice), ..Front::default() },
+                stop.clone(),
+            ));
         }
         if let Some(listener) = self.metrics {
             listeners.spawn(http::listener::serve(listener, http::metrics_router(metrics.clone()), stop.clone()));

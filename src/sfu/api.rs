@@ -47,6 +47,10 @@ pub enum Connections {
 }
 
 pub enum Command {
+    /// Takes the room down with all that is in it.
+    Close {
+        room: RoomSid,
+    },
     /// Adds a participant. The room comes into being with its first one.
     Join {
         room: RoomSid,
@@ -166,7 +170,8 @@ pub enum Command {
 impl Command {
     pub fn room(&self) -> &RoomSid {
         match self {
-            Self::Join { room, .. }
+            Self::Close { room }
+            | Self::Join { room, .. }
             | Self::Leave { room, .. }
             | Self::Offer { room, .. }
             | Self::Answer { room, .. }

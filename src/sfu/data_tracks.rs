@@ -64,7 +64,7 @@ impl Room {
     /// A packet that came on a participant's data track channel.
     pub(super) fn forward_data(&mut self, now: Instant, from: ParticipantKey, packet: &Bytes, cx: &mut Context) {
         cx.stats.data_tracks_in += 1;
-        let affordable = self.participants.get_mut(from).is_some_and(|it| it.data_tracks.take(now, packet.len()));
+        let affordable = self.participants.get_mut(from).is_some_and(|it| it.budget.take_data_track(now, packet.len()));
         if !affordable {
             cx.stats.dropped_queue_full += 1;
             return;

@@ -11,9 +11,9 @@ use super::path::{Path, Protocol};
 /// connection from each to each of ours; more is an attack on memory.
 const ADDRESSES_PER_ROUTE_MAX: usize = 64;
 /// STUN magic cookie, RFC 8489 section 5.
-const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+pub(super) const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// STUN attribute USERNAME, RFC 8489 section 14.3.
-const USERNAME: u16 = 0x0006;
+pub(super) const USERNAME: u16 = 0x0006;
 /// STUN attribute USE-CANDIDATE, RFC 8445 section 16.1.
 const USE_CANDIDATE: u16 = 0x0025;
 /// STUN header length.

@@ -31,6 +31,10 @@ impl Room {
         let Some(track) = self.tracks.get_mut(track_key) else { return };
         let kind = track.kind;
         cx.stats.received(kind, packet.payload.len());
+        if !participant.budget.take_media(now) {
+            cx.stats.dropped_flood += 1;
+            return;
+        }
         if track.muted {
             cx.stats.dropped_paused += 1;
             return;

@@ -12,6 +12,7 @@ mod data_tracks;
 mod demux;
 mod downlinks;
 mod forwarder;
+pub(crate) mod fuzzing;
 mod injector;
 mod media;
 mod negotiation;
@@ -129,6 +130,10 @@ impl Sfu {
             return;
         }
         let Some(key) = self.by_sid.get(command.room()).copied() else { return };
+        if let Command::Close { .. } = command {
+            self.take_down(key, "the room is closed");
+            return;
+        }
         self.with_room(key, |room, cx| handle_room_command(now, room, command, cx));
         if self.rooms.get(key).is_some_and(Room::is_empty)
             && let Some(room) = self.rooms.remove(key)
@@ -237,10 +242,14 @@ impl Sfu {
     /// on. False where no room is to blame.
     pub fn quarantine(&mut self) -> bool {
         let Some(key) = self.current.take() else { return false };
+        self.cx.notices.clear();
+        self.take_down(key, "the media worker failed in this room")
+    }
+
+    fn take_down(&mut self, key: RoomKey, reason: &str) -> bool {
         let Some(mut room) = self.rooms.remove(key) else { return false };
         self.by_sid.remove(&room.sid);
-        self.cx.notices.clear();
-        room.fail("the media worker failed in this room", &mut self.cx);
+        room.fail(reason, &mut self.cx);
         self.cx.stats.rooms = self.rooms.len() as u64;
         true
     }
@@ -248,8 +257,8 @@ impl Sfu {
 
 fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut Context) {
     match command {
-        // Opens the room, so it is handled before one is looked up.
-        Command::Join { .. } => {}
+        // These open and take down the room itself.
+        Command::Join { .. } | Command::Close { .. } => {}
         Command::Leave { participant, .. } => room.leave(now, &participant, cx),
         Command::Offer { participant, offer_id, sdp, .. } => room.offer(now, &participant, offer_id, &sdp, cx),
         Command::Answer { participant, offer_id, sdp, .. } => room.handle_answer(now, &participant, offer_id, &sdp, cx),

@@ -1,6 +1,6 @@
 //! One member of a room: its transports if it has any, what it publishes, what it receives.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use str0m::rtp::{RtpWrite, Ssrc};
 
@@ -16,19 +16,27 @@ use super::{
     track::TrackKey,
     transport::{Transport, TransportConfig},
 };
-use crate::id::ParticipantSid;
+use crate::{
+    id::ParticipantSid,
+    limits::{Bucket, Rate},
+};
 
 pub type ParticipantKey = Key<Participant>;
 
 /// Streams that one publisher may send before the oldest is looked up anew: a camera in three layers, a screen, a
 /// microphone, and changes of SSRC.
 const ROUTES_MAX: usize = 32;
-/// Data that a participant may send: text, captions and RPC need a hundredth; file transfers get through. Beyond,
+/// Data that a participant may send, bytes: text, captions and RPC need a hundredth; file transfers get through. Beyond,
 /// lossy packets are dropped and a reliable channel, in which nothing may be missing, is closed.
-const DATA_BYTES_PER_SECOND: f64 = 4.0 * 1024.0 * 1024.0;
-const DATA_BURST_BYTES: f64 = 8.0 * 1024.0 * 1024.0;
+const DATA: Rate = Rate::new(8.0 * 1024.0 * 1024.0, 4.0 * 1024.0 * 1024.0);
 /// What a data packet costs beside its bytes, so that floods of tiny ones are bounded too: 4,096 packets a second.
 const DATA_PACKET_COST_BYTES: f64 = 1024.0;
+/// RTP packets that are passed on for a publisher: each becomes one for every receiver. A camera in three layers and a
+/// screen at 10 Mbit/s are 1,500 a second. Beyond, they are dropped.
+const MEDIA: Rate = Rate::new(6_000.0, 3_000.0);
+/// Datagrams of any kind that are decrypted for a participant: media, data, and its reports on a hundred streams. Beyond,
+/// they are dropped unread.
+const DATAGRAMS: Rate = Rate::new(20_000.0, 10_000.0);
 
 /// Which of a client's peer connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +60,7 @@ pub struct Participant {
     /// What was told of its connection last: whether all of it stands.
     up: bool,
     pub armed: Armed,
-    pub data: DataBudget,
-    /// The same for packets of data tracks: a sensor must not use up what text needs.
-    pub data_tracks: DataBudget,
+    pub budget: Budget,
     routes: Vec<Route>,
     /// How far streams got whose section waits for another track, where sections stay open.
     retired: Vec<Subscription>,
@@ -87,8 +93,7 @@ impl Participant {
             main_dirty: false,
             up: false,
             armed: Armed::default(),
-            data: DataBudget::new(now),
-            data_tracks: DataBudget::new(now),
+            budget: Budget::new(now),
             routes: Vec::new(),
             retired: Vec::new(),
         }
@@ -209,42 +214,55 @@ impl Participant {
     }
 }
 
-/// A token bucket for received data packets.
-pub struct DataBudget {
-    bytes: f64,
-    filled_at: Instant,
+/// What a participant may still send.
+pub struct Budget {
+    data: Bucket,
+    /// The same for packets of data tracks: a sensor must not use up what text needs.
+    data_tracks: Bucket,
+    media: Bucket,
+    datagrams: Bucket,
 }
 
-impl DataBudget {
+impl Budget {
     fn new(now: Instant) -> Self {
-        Self { bytes: DATA_BURST_BYTES, filled_at: now }
+        let full = |rate| Bucket::new(rate, now);
+        Self { data: full(DATA), data_tracks: full(DATA), media: full(MEDIA), datagrams: full(DATAGRAMS) }
     }
 
-    /// Whether a packet of this length may pass now.
-    pub fn take(&mut self, now: Instant, length: usize) -> bool {
-        let passed = now.saturating_duration_since(self.filled_at).min(Duration::from_secs(60));
-        self.filled_at = now;
-        self.bytes = (self.bytes + passed.as_secs_f64() * DATA_BYTES_PER_SECOND).min(DATA_BURST_BYTES);
-        let cost = length as f64 + DATA_PACKET_COST_BYTES;
-        let affordable = self.bytes >= cost;
-        if affordable {
-            self.bytes -= cost;
-        }
-        affordable
+    /// Whether a data packet of this length may pass now.
+    pub fn take_data(&mut self, now: Instant, length: usize) -> bool {
+        self.data.take(now, length as f64 + DATA_PACKET_COST_BYTES)
+    }
+
+    /// Whether a packet of a data track, of this length, may pass now.
+    pub fn take_data_track(&mut self, now: Instant, length: usize) -> bool {
+        self.data_tracks.take(now, length as f64 + DATA_PACKET_COST_BYTES)
+    }
+
+    /// Whether an RTP packet may pass now.
+    pub fn take_media(&mut self, now: Instant) -> bool {
+        self.media.take(now, 1.0)
+    }
+
+    /// Whether a datagram may be read now.
+    pub fn take_datagram(&mut self, now: Instant) -> bool {
+        self.datagrams.take(now, 1.0)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_burst_passes_and_a_flood_does_not() {
         let now = Instant::now();
-        let mut budget = DataBudget::new(now);
-        let passed = (0..10_000).filter(|_| budget.take(now, 15_000)).count();
+        let mut budget = Budget::new(now);
+        let passed = (0..10_000).filter(|_| budget.take_data(now, 15_000)).count();
         assert!((500..600).contains(&passed), "{passed}");
         let later = now + Duration::from_secs(1);
-        assert!(budget.take(later, 15_000));
+        assert!(budget.take_data(later, 15_000));
     }
 }

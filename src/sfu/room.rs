@@ -102,7 +102,7 @@ impl Room {
         }
     }
 
-    /// Tells everybody that it is over; for a room that cannot go on. Those without a transport too: what they
+    /// Tells everybody that it is over; for a room that cannot go on, or is taken down. Those without a transport too: what they
     /// injected is gone with the room.
     pub fn fail(&mut self, reason: &str, cx: &mut Context) {
         for (_, participant) in self.participants.iter_mut() {
@@ -127,6 +127,10 @@ impl Room {
         datagram: &[u8],
         cx: &mut Context,
     ) {
+        if self.participants.get_mut(key).is_some_and(|it| !it.budget.take_datagram(now)) {
+            cx.stats.dropped_flood += 1;
+            return;
+        }
         self.drive(now, key, leg, cx, |transport, sink| transport.handle_datagram(now, path, datagram, sink));
         self.settle(now, cx);
     }
@@ -313,7 +317,7 @@ impl Room {
         cx: &mut Context,
     ) {
         cx.stats.data_in[usize::from(channel == DataChannel::Lossy)] += 1;
-        let affordable = self.participants.get_mut(key).is_some_and(|it| it.data.take(now, payload.len()));
+        let affordable = self.participants.get_mut(key).is_some_and(|it| it.budget.take_data(now, payload.len()));
         if affordable {
             self.emit(key, EventKind::Data { channel, payload }, cx);
             return;

@@ -20,6 +20,8 @@ pub struct SfuStats {
     pub dropped_unknown_peer: u64,
     /// Data packets that a receiver had no room for or does not take at their size, or that a sender sent too fast.
     pub dropped_queue_full: u64,
+    /// Datagrams and RTP packets of a participant that sends more than it may.
+    pub dropped_flood: u64,
     /// Packets of a muted track or to a paused subscription.
     pub dropped_paused: u64,
     /// Packets of a simulcast layer that is not forwarded, or before the first keyframe.

@@ -60,7 +60,7 @@ metrics! {
     // Media plane
     sfu_packets: IntCounterVec("sfu_packets_total", "RTP packets received from and sent to participants", ["direction", "kind"]);
     sfu_bytes: IntCounterVec("sfu_bytes_total", "RTP payload bytes received from and sent to participants", ["direction", "kind"]);
-    sfu_packets_dropped: IntCounterVec("sfu_packets_dropped_total", "Datagrams and packets dropped, by reason (malformed, unknown_peer, queue_full, tcp_full, no_consent, paused, layer)", ["reason"]);
+    sfu_packets_dropped: IntCounterVec("sfu_packets_dropped_total", "Datagrams and packets dropped, by reason (malformed, unknown_peer, queue_full, flood, tcp_full, no_consent, paused, layer)", ["reason"]);
     sfu_forward_duration: Histogram("sfu_forward_duration_seconds", "From a media worker's wake-up until the media packets that it sends on are with the kernel, once for each wake-up that sends any", in MEDIA_BUCKETS);
     sfu_keyframe_requests: IntCounterVec("sfu_keyframe_requests_total", "Picture loss indications received from subscribers (in) and sent to publishers (out)", ["direction"]);
     sfu_nacks: IntCounterVec("sfu_nacks_total", "Packets asked for again by NACK, from subscribers (in) and to publishers (out)", ["direction"]);
@@ -110,6 +110,9 @@ metrics! {
     agent_workers: IntGaugeVec("agent_workers", "Agent workers that are registered now, by the kind of job that they take (room, publisher, participant)", ["type"]);
     agent_jobs: IntGaugeVec("agent_jobs", "Jobs of agents now: waiting for an agent (pending) or with one (running)", ["state"]);
     agent_jobs_ended: IntCounterVec("agent_jobs_ended_total", "Jobs of agents that ended (success, failed)", ["result"]);
+
+    // Limits
+    limited: IntCounterVec("limited_total", "Times that somebody was held to a limit, by limit: clients put out for too many messages (messages), changes of what they say of themselves (metadata), joins and requests of one address (joins_address, requests_address), joins, rooms and participants of one API key (joins_key, rooms_key, participants_key), revoked tokens (revoked)", ["limit"]);
 
     // Webhooks
     webhooks: IntCounterVec("webhooks_total", "Events for the integrator's servers, once for each address, by result: delivered, given up after the last attempt or refused (failed), or pushed out of a full queue (dropped)", ["event", "result"]);

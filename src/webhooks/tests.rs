@@ -187,7 +187,7 @@ fn http(urls: &[String], timeout_ms: u64) -> HttpPost {
 }
 
 #[tokio::test]
-async fn what_arrives_is_signed_with_the_chosen_key_over_the_very_bytes() {
+async fn t4_what_arrives_is_signed_by_a_token_over_the_very_bytes_and_by_no_header_of_our_own() {
     type Request = (HeaderMap, Bytes);
     let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
     let kept = seen.clone();
@@ -208,6 +208,7 @@ async fn what_arrives_is_signed_with_the_chosen_key_over_the_very_bytes() {
     let claims = keys().verify(headers["authorization"].to_str().unwrap()).expect("no Bearer before it, and valid");
     assert_eq!((claims.iss.as_str(), claims.exp - claims.nbf), ("second", 300));
     assert_eq!(claims.sha256, STANDARD.encode(Sha256::digest(&body)));
+    assert!(!headers.keys().any(|name| name.as_str().contains("signature")), "{headers:?}");
     assert_eq!(serde_json::from_slice::<proto::WebhookEvent>(&body).unwrap().id, "EV_1");
 }
 

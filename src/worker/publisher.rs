@@ -55,6 +55,7 @@ impl Publisher {
             (|s| s.dropped_malformed, dropped("malformed")),
             (|s| s.dropped_unknown_peer, dropped("unknown_peer")),
             (|s| s.dropped_queue_full, dropped("queue_full")),
+            (|s| s.dropped_flood, dropped("flood")),
             (|s| s.dropped_paused, dropped("paused")),
             (|s| s.dropped_layer, dropped("layer")),
             (|s| s.dropped_no_consent, dropped("no_consent")),

@@ -1,5 +1,7 @@
 //! `livekit.RoomService`: rooms and who is in them, for services.
 
+use std::collections::HashSet;
+
 use axum::{
     body::Bytes,
     extract::{Path, State},
@@ -16,6 +18,8 @@ use crate::{
 
 type Result<T> = std::result::Result<T, TwirpError>;
 
+/// Tokens of who is removed are void where they were made before this many seconds from now: clocks differ by a minute.
+const REVOKED_UNTIL_AFTER_SECS: i64 = 60;
 /// Bytes of a call's payload, as LiveKit's clients bound it.
 const RPC_PAYLOAD_BYTES_MAX: usize = 15 * 1024;
 
@@ -47,6 +51,11 @@ pub async fn serve(
     }
 }
 
+fn unix_secs() -> i64 {
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(unix.as_secs()).unwrap_or(i64::MAX)
+}
+
 fn open(rooms: &Rooms, name: &str) -> Result<RoomHandle> {
     rooms.get(&RoomName::from(name)).ok_or_else(|| AdminError::NoRoom.into())
 }
@@ -75,15 +84,15 @@ async fn create(call: &Call, app: &App) -> Result<Response> {
         app.agents.check(&name, &agents)?;
     }
     let setup = RoomSetup { options: options.clone(), agents, reserved: false };
-    let (room, _) = app.rooms.open_with(&name, setup)?;
+    let (room, _) = app.rooms.open_by(&name, setup, Some(&call.claims.iss))?;
     call.write(&room.set_options(options).await?)
 }
 
 async fn list(call: &Call, rooms: &Rooms) -> Result<Response> {
     call.needs(|grants| grants.room_list, "roomList")?;
     let request: proto::ListRoomsRequest = call.read()?;
-    let wanted =
-        |room: &RoomHandle| request.names.is_empty() || request.names.iter().any(|name| name == room.name().as_str());
+    let names: HashSet<&str> = request.names.iter().map(String::as_str).collect();
+    let wanted = |room: &RoomHandle| names.is_empty() || names.contains(room.name().as_str());
     let mut found = Vec::new();
     for room in rooms.list().into_iter().filter(wanted) {
         // One that closes meanwhile is no longer there.
@@ -115,7 +124,14 @@ async fn participant(call: &Call, rooms: &Rooms) -> Result<Response> {
 async fn remove(call: &Call, rooms: &Rooms) -> Result<Response> {
     let request: proto::RoomParticipantIdentity = call.read()?;
     call.administers(&request.room)?;
-    open(rooms, &request.room)?.expel(Identity::from(request.identity.as_str())).await?;
+    let identity = Identity::from(request.identity.as_str());
+    // First, and also where nobody is there: they may be about to come back.
+    let before = match request.revoke_token_ts {
+        0 => REVOKED_UNTIL_AFTER_SECS.saturating_add(unix_secs()),
+        before => before,
+    };
+    rooms.revoke(&RoomName::from(request.room.as_str()), &identity, before);
+    open(rooms, &request.room)?.expel(identity).await?;
     call.write(&proto::RemoveParticipantResponse {})
 }
 

@@ -6,6 +6,7 @@ mod data;
 mod data_tracks;
 mod direct;
 mod hooks;
+mod limits;
 mod media;
 mod membership;
 mod opening;
@@ -22,7 +23,7 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use proto::{
     AddTrackRequest, DataPacket, JoinRequest, ParticipantInfo, SignalRequest, data_packet::Value,
-    leave_request::Action, participant_info::State, signal_request::Message as Ask,
+    leave_request::Action, participant_info::State, request_response::Reason, signal_request::Message as Ask,
     signal_response::Message as Response,
 };
 
@@ -213,6 +214,11 @@ impl Seen {
             Response::Leave(leave) => Some((leave.reason(), leave.action())),
             _ => None,
         })
+    }
+
+    fn responses(&self, client: &Client) -> Vec<&proto::RequestResponse> {
+        let messages = self.to(client).into_iter();
+        messages.filter_map(|message| if let Response::RequestResponse(r) = message { Some(r) } else { None }).collect()
     }
 
     fn hangs_up(&self, client: &Client) -> bool {

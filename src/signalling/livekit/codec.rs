@@ -15,9 +15,13 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use proto::{JoinRequest, SignalRequest, SignalResponse, WrappedJoinRequest, wrapped_join_request::Compression};
 
-/// Bytes of a join request once unpacked. LiveKit's server has the same bound; a browser's is about 20 kB.
-const JOIN_REQUEST_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of one frame from a client. An offer of a full room is below 100 kB.
+use super::shape;
+
+/// Bytes of a join request once unpacked: metadata and attributes as long as they may be, an offer, and tracks. A
+/// browser's is about 20 kB.
+const JOIN_REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one frame from a client. A browser's offer takes 3 kB for each section; a room of 50 people who all show
+/// themselves has a hundred.
 pub const FRAME_BYTES_MAX: usize = 512 * 1024;
 
 /// Browsers pad, others do not.
@@ -65,6 +69,9 @@ pub fn decode_join_request(param: &str) -> Result<JoinRequest, &'static str> {
     if bytes.len() > JOIN_REQUEST_BYTES_MAX {
         return Err("`join_request` is too large");
     }
+    if !shape::protobuf_fits(&bytes) {
+        return Err("`join_request` has more parts than are taken");
+    }
     JoinRequest::decode(bytes.as_slice()).map_err(|_| "`join_request` is malformed")
 }
 
@@ -79,18 +86,35 @@ fn unpack(gzip: &[u8]) -> Result<Vec<u8>, &'static str> {
 /// error: a client that sends it has lost its way.
 pub fn decode_frame(frame: &Frame) -> Option<Result<(SignalRequest, Encoding), &'static str>> {
     match frame {
-        Frame::Binary(bytes) => Some(
-            SignalRequest::decode(bytes.as_ref())
-                .map(|request| (request, Encoding::Binary))
-                .map_err(|_| "a binary frame is no SignalRequest"),
-        ),
-        Frame::Text(text) => Some(
-            serde_json::from_str(text.as_str())
-                .map(|request| (request, Encoding::Json))
-                .map_err(|_| "a text frame is no SignalRequest"),
-        ),
+        Frame::Binary(bytes) => Some(decode_binary(bytes).map(|request| (request, Encoding::Binary))),
+        Frame::Text(text) => Some(decode_text(text).map(|request| (request, Encoding::Json))),
         Frame::Ping(_) | Frame::Pong(_) | Frame::Close(_) => None,
     }
+}
+
+/// Bytes of a frame's content.
+pub fn length(frame: &Frame) -> usize {
+    match frame {
+        Frame::Binary(bytes) | Frame::Ping(bytes) | Frame::Pong(bytes) => bytes.len(),
+        Frame::Text(text) => text.len(),
+        Frame::Close(_) => 0,
+    }
+}
+
+/// A request in a binary frame.
+pub fn decode_binary(bytes: &[u8]) -> Result<SignalRequest, &'static str> {
+    if !shape::protobuf_fits(bytes) {
+        return Err("a binary frame has more parts than are taken");
+    }
+    SignalRequest::decode(bytes).map_err(|_| "a binary frame is no SignalRequest")
+}
+
+/// A request in a text frame.
+pub fn decode_text(text: &str) -> Result<SignalRequest, &'static str> {
+    if !shape::json_fits(text) {
+        return Err("a text frame has more parts than are taken");
+    }
+    serde_json::from_str(text).map_err(|_| "a text frame is no SignalRequest")
 }
 
 /// A response as a frame.

@@ -1,8 +1,10 @@
 //! LiveKit's signalling protocol over WebSocket: with one peer connection (`/rtc/v1`), and in its older form with two
 //! (`/rtc`).
 
+mod allowance;
 pub mod codec;
 mod legacy;
+pub(crate) mod shape;
 mod ws;
 
 use std::sync::Arc;
@@ -89,7 +91,7 @@ enum Refusal {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Refusal::Auth(_) | Refusal::NoJoinGrant => StatusCode::UNAUTHORIZED,
+            Refusal::Auth(_) | Refusal::NoJoinGrant | Refusal::Room(RoomError::Revoked) => StatusCode::UNAUTHORIZED,
             Refusal::BadIdentity | Refusal::BadRequest(_) => StatusCode::BAD_REQUEST,
             Refusal::NotWebSocket => StatusCode::NOT_FOUND,
             Refusal::Room(error) => match error {
@@ -101,6 +103,8 @@ impl Refusal {
                 // Not said to a client that has a socket.
                 RoomError::OfferRejected(_) => StatusCode::BAD_REQUEST,
                 RoomError::TakenOut => StatusCode::CONFLICT,
+                RoomError::Revoked => StatusCode::UNAUTHORIZED,
+                RoomError::KeyRooms | RoomError::KeyParticipants | RoomError::KeyJoins => StatusCode::TOO_MANY_REQUESTS,
                 RoomError::NotHere => StatusCode::NOT_FOUND,
                 RoomError::Closed
                 | RoomError::TooManyRooms
@@ -114,7 +118,7 @@ impl Refusal {
     /// The metric's label.
     fn result(&self) -> &'static str {
         match self {
-            Refusal::Auth(_) | Refusal::NoJoinGrant => "unauthorized",
+            Refusal::Auth(_) | Refusal::NoJoinGrant | Refusal::Room(RoomError::Revoked) => "unauthorized",
             _ => "refused",
         }
     }
@@ -124,7 +128,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = (status, self.to_string()).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
             response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER_SECS));
         }
         response
@@ -196,6 +200,16 @@ fn query(uri: &Uri, name: &str) -> Option<String> {
     let query = uri.query()?;
     let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
     codec::percent_decode(value)
+}
+
+/// Any text as the query of a join; for fuzzers.
+pub(crate) fn fuzz_query(text: &str) {
+    let query = |name: &str| {
+        let value = text.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+        codec::percent_decode(value)
+    };
+    let _ = legacy::join_request(query);
+    let _ = query("join_request").map(|param| codec::decode_join_request(&param));
 }
 
 /// The request's head, kept so that the refusal of a request that is no WebSocket is ours to word.

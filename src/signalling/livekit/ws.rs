@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     Signalling,
+    allowance::{Allowance, Verdict, cost},
     codec::{self, Encoding},
 };
 use crate::{
@@ -30,10 +31,8 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long one frame may take to be written. Longer means that the client's buffers and ours are full.
 const WRITE_MAX: Duration = Duration::from_secs(10);
-/// Requests that a client may send at once, and how many a second after that. A join with six tracks is about 50;
-/// a flood waits in the client's own buffers.
-const REQUEST_BURST: f64 = 400.0;
-const REQUESTS_PER_SEC: f64 = 100.0;
+/// How long a client that is put out may still send, so that it hears why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why the socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +45,8 @@ enum End {
     Malformed,
     /// Nothing came for too long, or nothing could be written.
     Stalled,
+    /// The client sent too much for too long; it was told to leave.
+    TooMuch,
 }
 
 /// Runs until the room or the client is done.
@@ -53,14 +54,19 @@ pub(super) async fn serve(mut socket: WebSocket, link: SignalLink, state: Signal
     let SignalLink { mut outbound, sender } = link;
     let end = run(&mut socket, &mut outbound, &sender, &state).await;
     let code = match end {
-        End::RoomDone => Some(close_code::NORMAL),
-        End::Malformed => Some(close_code::INVALID),
+        End::RoomDone => Some((close_code::NORMAL, "")),
+        End::Malformed => Some((close_code::INVALID, "no message that can be read")),
+        End::TooMuch => Some((close_code::POLICY, "too many messages")),
         End::ClientGone | End::Stalled => None,
     };
-    if let Some(code) = code {
-        let close = Frame::Close(Some(CloseFrame { code, reason: "".into() }));
+    if let Some((code, reason)) = code {
+        let close = Frame::Close(Some(CloseFrame { code, reason: reason.into() }));
         // The client may have closed first.
         let _ = timeout(WRITE_MAX, socket.send(close)).await;
+        if end == End::TooMuch {
+            // What lies unread when a socket is closed makes the kernel throw away what was said last.
+            let _ = timeout(LAST_WORDS, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+        }
     }
     tracing::debug!(?end, "a signalling socket closed");
 }
@@ -75,7 +81,9 @@ async fn run(
     let (received, sent) =
         (metrics.signal_messages.with_label_values(&["in"]), metrics.signal_messages.with_label_values(&["out"]));
     let mut encoding = Encoding::Binary;
-    let mut allowance = Allowance::new();
+    let mut allowance = Allowance::new(Instant::now().into_std());
+    // The client talks too fast: it is not read until then. Once it was put out, it is not read at all.
+    let (mut not_before, mut put_out) = (Instant::now(), false);
     let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
@@ -84,7 +92,7 @@ async fn run(
             // What the room says goes first: it is bounded, and a client must not hold it up by talking.
             biased;
             message = outbound.recv() => {
-                let Some(message) = message else { return End::RoomDone };
+                let Some(message) = message else { return if put_out { End::TooMuch } else { End::RoomDone } };
                 sent.inc();
                 let Some(response) = dress(message, &state.keys, &state.ice_servers) else { continue };
                 codec::encode_frame(&response, encoding)
@@ -95,12 +103,14 @@ async fn run(
                 }
                 Frame::Ping(Vec::new().into())
             }
-            frame = socket.recv() => {
+            () = sleep_until(not_before), if !put_out && not_before > Instant::now() => continue,
+            frame = socket.recv(), if !put_out && not_before <= Instant::now() => {
                 let frame = match frame {
                     Some(Ok(Frame::Close(_)) | Err(_)) | None => return End::ClientGone,
                     Some(Ok(frame)) => frame,
                 };
                 heard = Instant::now();
+                let bytes = codec::length(&frame);
                 match codec::decode_frame(&frame) {
                     None => {}
                     Some(Err(reason)) => {
@@ -110,9 +120,21 @@ async fn run(
                     Some(Ok((request, form))) => {
                         received.inc();
                         encoding = form;
-                        allowance.take().await;
+                        let verdict = allowance.handle(heard.into_std(), cost(request.message.as_ref(), bytes));
                         // A closed room has said so in the queue, which is read first.
-                        let _ = sender.send(request).await;
+                        match verdict {
+                            Verdict::TooMuch => {
+                                tracing::info!("a client sent too many messages for too long and is put out");
+                                metrics.limited.with_label_values(&["messages"]).inc();
+                                put_out = true;
+                                let _ = sender.put_out().await;
+                            }
+                            Verdict::Later(wait) => {
+                                not_before = heard + wait;
+                                let _ = sender.send(request).await;
+                            }
+                            Verdict::Now => drop(sender.send(request).await),
+                        }
                     }
                 }
                 continue;
@@ -149,28 +171,6 @@ fn dress(message: ToPeer, keys: &ApiKeys, ice_servers: &IceServers) -> Option<Si
         },
     };
     Some(SignalResponse { message: Some(message) })
-}
-
-/// A token bucket: a client that floods is slowed down.
-struct Allowance {
-    left: f64,
-    filled: Instant,
-}
-
-impl Allowance {
-    fn new() -> Self {
-        Self { left: REQUEST_BURST, filled: Instant::now() }
-    }
-
-    async fn take(&mut self) {
-        let now = Instant::now();
-        let earned = now.duration_since(self.filled).as_secs_f64() * REQUESTS_PER_SEC;
-        self.left = (self.left + earned).min(REQUEST_BURST) - 1.0;
-        self.filled = now;
-        if self.left < 0.0 {
-            sleep_until(now + Duration::from_secs_f64(-self.left / REQUESTS_PER_SEC)).await;
-        }
-    }
 }
 
 #[cfg(test)]

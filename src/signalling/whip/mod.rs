@@ -298,3 +298,22 @@ async fn time_limit(request: Request, next: Next) -> Response {
     let limited = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     limited.unwrap_or_else(|_| Refusal::TooSlow.into_response())
 }
+
+/// Any text as an offer; for fuzzers. What is taken once is taken again, in the form that it was brought into.
+pub(crate) fn fuzz_offer(text: &str) {
+    for way in [Way::Sends, Way::Receives] {
+        if let Ok(read) = Offer::read(text, way) {
+            let again = Offer::read(&read.sdp, way).map(|again| again.kinds).ok();
+            assert_eq!(again, Some(read.kinds), "an offer that was taken is refused");
+        }
+    }
+}
+
+/// Any text as a fragment; for fuzzers.
+pub(crate) fn fuzz_fragment(text: &str) {
+    let _ = sdp::check_fragment(text);
+    let _ = sdp::fragment(text);
+    if let Some(new) = Credentials::read(text) {
+        let _ = sdp::with_credentials(text, &new);
+    }
+}

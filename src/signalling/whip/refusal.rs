@@ -77,6 +77,10 @@ impl Refusal {
                 RoomError::NotFound => (StatusCode::NOT_FOUND, "no_room"),
                 RoomError::NotHere => (StatusCode::NOT_FOUND, "no_session"),
                 RoomError::TakenOut => (StatusCode::CONFLICT, "identity_joined_again"),
+                RoomError::Revoked => (StatusCode::UNAUTHORIZED, "unauthorized"),
+                RoomError::KeyRooms | RoomError::KeyParticipants | RoomError::KeyJoins => {
+                    (StatusCode::TOO_MANY_REQUESTS, "too_many")
+                }
                 RoomError::NoIdentity | RoomError::BadName | RoomError::BadConfig(_) | RoomError::UnknownPreset => {
                     (StatusCode::BAD_REQUEST, "invalid_request")
                 }
@@ -94,7 +98,7 @@ impl Refusal {
     /// What a join that ended so counts as; `None` where the room has counted it.
     pub fn result(&self) -> Option<&'static str> {
         match self {
-            Self::Auth(_) | Self::NoJoinGrant => Some("unauthorized"),
+            Self::Auth(_) | Self::NoJoinGrant | Self::Room(RoomError::Revoked) => Some("unauthorized"),
             Self::Room(RoomError::OfferRejected(_)) => None,
             _ => Some("refused"),
         }
@@ -117,7 +121,7 @@ impl IntoResponse for Refusal {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
         }
         if let Self::ContentType(accepted @ "application/sdp") = self {
