@@ -16,7 +16,7 @@ SERVE ?= --dev
 # dev-dependencies, and so compile most crates a second time.
 export VIVA_BIN := $(TARGET_DIR)/debug/viva
 
-.PHONY: help run setup setup-test web build test fmt lint unit web-test e2e interop bench clean
+.PHONY: help run setup setup-test web build test fmt lint unit web-test e2e interop bench fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -67,6 +67,9 @@ interop: setup-test ## Run the tests with clients that others wrote
 
 bench: setup ## Run the benches
 	@cargo bench --locked
+
+fuzz: ## Run libFuzzer on every parser, FUZZ_SECS each
+	@scripts/fuzz.sh $(or $(FUZZ_SECS),60)
 
 clean: ## Remove what was built; keeps models and data
 	@cargo clean
