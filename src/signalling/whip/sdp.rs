@@ -115,18 +115,18 @@ fn check(section: &[&str], kind: Kind, way: Way) -> Result<(), Refusal> {
         }
         _ => {}
     }
-    let codec = match kind {
-        Kind::Audio => "opus/48000",
-        Kind::Video => "vp8/90000",
+    let offers = |codec: &str| {
+        let formats = section.iter().filter_map(|line| line.strip_prefix("a=rtpmap:")?.split_whitespace().nth(1));
+        formats.into_iter().any(|format| format.eq_ignore_ascii_case(codec))
     };
-    let has = |line: &&str| {
-        let format = line.strip_prefix("a=rtpmap:").and_then(|map| map.split_whitespace().nth(1));
-        format.is_some_and(|format| format.to_ascii_lowercase().starts_with(codec))
-    };
-    match (section.iter().any(has), kind) {
-        (true, _) => Ok(()),
-        (false, Kind::Audio) => Err(Refusal::Unsupported("the audio section offers no Opus, which is what is taken")),
-        (false, Kind::Video) => Err(Refusal::Unsupported("the video section offers no VP8, which is what is taken")),
+    match kind {
+        Kind::Audio if offers("opus/48000/2") => Ok(()),
+        Kind::Video if offers("vp8/90000") => Ok(()),
+        Kind::Audio if offers("opus/48000") => {
+            Err(Refusal::Unsupported("the audio section offers `opus/48000`: it must say `opus/48000/2` (RFC 7587)"))
+        }
+        Kind::Audio => Err(Refusal::Unsupported("the audio section offers no Opus, which is what is taken")),
+        Kind::Video => Err(Refusal::Unsupported("the video section offers no VP8, which is what is taken")),
     }
 }
 
@@ -290,6 +290,8 @@ mod tests {
         let pcm = AUDIO.replace("opus", "L16");
         let h264 = VIDEO.replace("VP8", "H264");
         assert!(why(&[&pcm], Way::Sends).contains("no Opus"));
+        // The core would refuse this section alone, and its candidates with it.
+        assert!(why(&[&AUDIO.replace("48000/2", "48000"), VIDEO], Way::Sends).contains("opus/48000/2"));
         assert!(why(&[AUDIO, &h264], Way::Receives).contains("no VP8"));
         assert!(why(&[AUDIO, VIDEO, VIDEO], Way::Sends).contains("several tracks"));
         assert!(why(&[AUDIO, "a=recvonly\r\n"], Way::Sends).contains("/whep/v1"));
