@@ -53,6 +53,8 @@ struct Server {
     keys: Arc<ApiKeys>,
     agents: Agents,
     rooms: Rooms,
+    interviews: Interviews,
+    store: Store,
     hooks: mpsc::Receiver<Box<proto::WebhookEvent>>,
     metrics: Arc<Metrics>,
     _folder: tempfile::TempDir,
@@ -93,9 +95,9 @@ impl Server {
         let options = Options { public_practice: true, public_url: String::new(), voice: "espeak-ng", metrics: true };
         let app = App {
             agents: agents.clone(),
-            interviews,
+            interviews: interviews.clone(),
             rooms: rooms.clone(),
-            store,
+            store: store.clone(),
             keys: keys.clone(),
             metrics: metrics.clone(),
             readiness: Readiness::default(),
@@ -112,7 +114,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, keys, agents, rooms, hooks, metrics, _folder: folder }
+        Self { address, keys, agents, rooms, interviews, store, hooks, metrics, _folder: folder }
     }
 
     fn token(&self, grants: Grants) -> String {
@@ -372,4 +374,33 @@ async fn sockets_end_where_the_worker_errs_and_when_the_server_stops() {
     assert!(close.reason.contains("shutting down"), "{close}");
     let token = server.token(Grants { agent: true, ..Grants::default() });
     assert_eq!(server.refusal(&token).await.0, 503);
+}
+
+#[tokio::test]
+async fn an_interview_by_dispatch_ends_with_its_dispatch_and_goes_on_after_a_restart() {
+    let mut server = Server::start().await;
+    let metadata = json!({ "plan": "backend-engineer" }).to_string();
+    for room in ["deleted", "restarted"] {
+        let admin = server.admin(room);
+        let asked = json!({ "room": room, "agentName": "viva-interviewer", "metadata": metadata });
+        let (status, dispatch) = server.call("AgentDispatchService/CreateDispatch", &admin, asked).await;
+        assert_eq!(status, 200, "{dispatch}");
+        server.hook("agent_job_started").await;
+        assert_eq!(server.store.unfinished().await.unwrap().len(), 1, "{room}");
+        if room == "deleted" {
+            let asked = json!({ "room": room, "dispatchId": dispatch["id"] });
+            assert_eq!(server.call("AgentDispatchService/DeleteDispatch", &admin, asked).await.0, 200);
+            while server.hook("participant_left").await.room.expect("a room").name != room {}
+            assert!(server.store.unfinished().await.unwrap().is_empty());
+        }
+    }
+    // As the server stops.
+    server.interviews.shutdown().await;
+    server.rooms.shutdown().await;
+    server.agents.shutdown().await;
+    server.hook("agent_job_ended").await;
+    // What would end it was asked for by now, and asks the same database.
+    for _ in 0..50 {
+        assert_eq!(server.store.unfinished().await.unwrap().len(), 1);
+    }
 }
