@@ -3,6 +3,7 @@
 //! 0: done. 1: it could not start, or stopped because of a fault. 2: the command line or the configuration is wrong.
 //! Errors go to standard error as one sentence that says what to do; what was asked for goes to standard output.
 
+mod doctor;
 mod models;
 mod token;
 
@@ -39,6 +40,8 @@ enum Command {
     Token(Box<token::TokenArgs>),
     /// List, fetch and check the models for recognition and voice.
     Models(models::ModelsArgs),
+    /// Look at a server as its clients will, and say what keeps them out and what to do.
+    Doctor(Box<doctor::DoctorArgs>),
     /// Check the configuration, the plans and the personas; print what is in force, secrets hidden.
     CheckConfig(ConfigArgs),
 }
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => args.load().and_then(|(config, _)| server::run(config, args.dev)),
         Command::Token(args) => token::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Doctor(args) => doctor::run(*args),
         Command::CheckConfig(args) => check_config(&args),
     };
     match done {

@@ -17,6 +17,7 @@ pub mod agents;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod front;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -28,12 +28,14 @@ use crate::{
     http::{self, App, Options, Readiness, guard::Guard},
     interview::{self, Interviews, Library, Providers},
     rooms::{Listeners, Rooms},
+    sfu::Event,
     signalling::{self, livekit::Signalling},
     speech::{self, listener::ListenerConfig, tts::TtsProvider},
     store::Store,
     telemetry::{self, Metrics},
+    turn_server::{self, TurnServer},
     webhooks::Webhooks,
-    worker,
+    worker::{self, WorkerHandle},
 };
 
 /// How long the last connections get after everything else is down, when the grace time is used up.
@@ -70,6 +72,8 @@ struct Server {
     agents: Agents,
     /// Absent where nobody wants to be told.
     webhooks: Option<Webhooks>,
+    /// Absent where there is no relay inside.
+    turn_server: Option<TurnServer>,
     store: Store,
     readiness: Readiness,
     stop: CancellationToken,
@@ -78,19 +82,15 @@ struct Server {
 
 impl Server {
     async fn start(config: Config, dev: bool, talk: &Runtime) -> Result<Self, Failure> {
-        if config.auth.keys.is_empty() {
-            return Err(Failure::Usage(
-                "there is no API key: set auth.keys (a key and its secret), or add --dev to try things on your own \
-                 machine"
-                    .into(),
-            ));
-        }
+        need_keys(&config)?;
         let metrics = Arc::new(Metrics::new());
         telemetry::process::begin(&metrics);
         // Ports first: nothing is touched where another server runs already.
         let ports = Ports::bind(&config).await?;
         let tcp = ports.media_addresses().map_err(fault)?;
         let (workers, ice_tcp) = worker::start_with_tcp(&config.rtc, &tcp, metrics.clone()).map_err(fault)?;
+        let stop = CancellationToken::new();
+        let turn_server = turn_server(&config, &ports, &workers, &metrics, &stop).await?;
         let store = Store::open(&config.store, metrics.clone()).await.map_err(fault)?;
         let (providers, lines) = providers(&config, talk, &metrics)?;
         let voice = if providers.tts.name().starts_with("piper") { "piper" } else { "espeak-ng" };
@@ -131,7 +131,7 @@ impl Server {
             }),
         };
         let readiness = app.readiness.clone();
-        let ice_servers = config.turn_server.ice_servers(None);
+        let ice_servers = config.turn_server.ice_servers(turn_server.as_ref().map(TurnServer::relay));
         let doors = Signalling {
             config: config.signalling.clone(),
             rooms: rooms.clone(),
@@ -143,12 +143,12 @@ impl Server {
         let router = http::app(app, signalling::router(doors));
         // Before anybody is let in: whoever comes back must find the interview that is taken up, not a new room.
         take_up(&interviews).await?;
-        let stop = CancellationToken::new();
         let address = ports.address;
-        let listeners = ports.serve(router, ice_tcp, &guard, &metrics, &stop)?;
+        let turn = turn_server.as_ref().map(TurnServer::handler);
+        let listeners = ports.serve(router, ice_tcp, turn, &guard, &metrics, &stop)?;
         readiness.set_ready();
         banner::print(&config, dev, address, &lines);
-        Ok(Self { config, rooms, interviews, agents, webhooks, store, readiness, stop, listeners })
+        Ok(Self { config, rooms, interviews, agents, webhooks, turn_server, store, readiness, stop, listeners })
     }
 
     /// Waits for the signal, then drains: nothing new is let in, the last words are stored, clients are told to come
@@ -163,7 +163,12 @@ impl Server {
             self.rooms.shutdown().await;
             self.agents.shutdown().await;
             self.stop.cancel();
-            let listeners = async { while self.listeners.join_next().await.is_some() {} };
+            let listeners = async {
+                while self.listeners.join_next().await.is_some() {}
+                if let Some(turn_server) = &mut self.turn_server {
+                    turn_server.stopped().await;
+                }
+            };
             // What rooms had to tell is on its way when they are closed.
             tokio::join!(listeners, deliver(&mut self.webhooks));
         });
@@ -182,6 +187,40 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Without a key nobody can be let in.
+fn need_keys(config: &Config) -> Result<(), Failure> {
+    if !config.auth.keys.is_empty() {
+        return Ok(());
+    }
+    let told =
+        "there is no API key: set auth.keys (a key and its secret), or add --dev to try things on your own machine";
+    Err(Failure::Usage(told.into()))
+}
+
+/// The relay inside, where there is one.
+async fn turn_server(
+    config: &Config,
+    ports: &Ports,
+    workers: &[(WorkerHandle, mpsc::Receiver<Event>)],
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Result<Option<TurnServer>, Failure> {
+    if !config.turn_server.enabled {
+        return Ok(None);
+    }
+    let inside = |public| config.rtc.advertise_ips.iter().find(|ip| ip.public == public)?.local;
+    let addresses = workers.iter().flat_map(|(worker, _)| worker.advertised());
+    let media: Vec<turn_server::Media> = addresses.map(|address| (*address, inside(address.ip()))).collect();
+    let public = turn_server::Public {
+        host: config.server.public_host().unwrap_or_default().to_owned(),
+        // A TURN client with TLS is at home on the port of https, too.
+        https: config.server.public_port().unwrap_or(ports.address.port()),
+        tls: ports.tls(),
+    };
+    let started = TurnServer::start(&config.turn_server, &media, public, metrics.clone(), stop.clone());
+    started.await.map(Some).map_err(fault)
 }
 
 /// What tells the integrator's servers, where there are any.

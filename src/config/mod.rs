@@ -75,6 +75,30 @@ impl Default for ServerConfig {
     }
 }
 
+impl ServerConfig {
+    /// The host of `public_url`, without brackets.
+    pub fn public_host(&self) -> Option<&str> {
+        let (host, _) = self.public_authority()?;
+        Some(host.trim_start_matches('[').trim_end_matches(']'))
+    }
+
+    /// The port of `public_url`.
+    pub fn public_port(&self) -> Option<u16> {
+        let usual = if self.public_url.starts_with("wss:") || self.public_url.starts_with("https:") { 443 } else { 80 };
+        self.public_authority().map(|(_, port)| port.and_then(|port| port.parse().ok()).unwrap_or(usual))
+    }
+
+    fn public_authority(&self) -> Option<(&str, Option<&str>)> {
+        let authority = self.public_url.split_once("://")?.1.split(['/', '?', '#']).next()?;
+        let (host, port) = match authority.rsplit_once(':') {
+            // The last colon may be one within an IPv6 address.
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        (!host.is_empty()).then_some((host, port))
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
@@ -146,6 +170,10 @@ const CREDENTIALS_TTL_SECS_MIN: u64 = 60;
 const TAP_PACKETS_MAX: usize = 15_000;
 /// Most threads or requests of recognition at once.
 const THREADS_MAX: usize = 1024;
+/// Most allocations of the relay: each is a port, and there are some 28,000 for such.
+const ALLOCATIONS_MAX: u64 = 20_000;
+/// Highest bit rate of one allocation, kbit/s: a network card's.
+const RELAY_KBPS_MAX: u64 = 10_000_000;
 /// Most addresses of relays: each is one more attempt of every client.
 const RELAY_URLS_MAX: usize = 8;
 /// Most addresses of webhooks; each has its own queue.
@@ -263,6 +291,24 @@ impl Config {
             "is needed with turn_server.external.urls: what the relay has as its shared secret (coturn: \
              `use-auth-secret` and `static-auth-secret`)",
         );
+        let limit = |rules: &mut Rules<'_>, key, value: u64, max| {
+            if !(1..=max).contains(&value) {
+                rules.broken(key, format!("lies between 1 and {max}"));
+            }
+        };
+        let own = &self.turn_server;
+        limit(rules, "turn_server.allocations_max", own.allocations_max as u64, ALLOCATIONS_MAX);
+        limit(rules, "turn_server.allocations_per_user_max", own.allocations_per_user_max as u64, ALLOCATIONS_MAX);
+        limit(rules, "turn_server.bitrate_max_kbps", own.bitrate_max_kbps, RELAY_KBPS_MAX);
+        rules.check(
+            "turn_server.enabled",
+            !own.enabled || own.udp_listen.is_some() || own.tcp_listen.is_some() || own.tls_listen.is_some(),
+            "needs a port: set turn_server.udp_listen, tcp_listen or tls_listen",
+        );
+        if let Some(mistake) = turn_server::url_mistake(&format!("turn:{}", own.host)).filter(|_| !own.host.is_empty())
+        {
+            rules.broken("turn_server.host", format!("is no host name or address: as part of an address it {mistake}"));
+        }
         rules.check(
             "turn_server.credentials_ttl_secs",
             self.turn_server.credentials_ttl_secs >= CREDENTIALS_TTL_SECS_MIN,

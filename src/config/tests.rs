@@ -161,6 +161,20 @@ fn a_relay_elsewhere_needs_a_secret_and_addresses_that_clients_understand() {
 }
 
 #[test]
+fn the_public_address_is_taken_apart() {
+    for (url, host, port) in [
+        ("wss://viva.example.org", Some("viva.example.org"), Some(443)),
+        ("https://viva.example.org:8443/x", Some("viva.example.org"), Some(8443)),
+        ("ws://[2001:db8::1]", Some("2001:db8::1"), Some(80)),
+        ("ws://[2001:db8::1]:7880", Some("2001:db8::1"), Some(7880)),
+        ("", None, None),
+    ] {
+        let server = ServerConfig { public_url: url.into(), ..ServerConfig::default() };
+        assert_eq!((server.public_host(), server.public_port()), (host, port), "{url}");
+    }
+}
+
+#[test]
 fn what_is_printed_hides_secrets() {
     let urls = ("webhooks.urls", "[https://example.org/hush-hush?key=hush-hush]");
     let sources = Sources { dev: true, ..flags(&[("speech.stt.api_key", "hush-hush"), urls]) };

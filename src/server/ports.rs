@@ -18,7 +18,7 @@ use super::{certificate, fault};
 use crate::{
     cli::Failure,
     config::Config,
-    front::{self, Front, Stream},
+    front::{self, Front, Handler, Stream},
     http::{self, guard::Guard},
     telemetry::Metrics,
     tls::Tls,
@@ -59,11 +59,16 @@ impl Ports {
         own.chain(self.media_on_http.then_some(Ok(self.address))).collect()
     }
 
+    pub fn tls(&self) -> Option<Tls> {
+        self.tls.clone()
+    }
+
     /// Lets clients in, until `stop` is cancelled and those that are there have ended.
     pub fn serve(
         self,
         router: Router,
         ice_tcp: IceTcp,
+        turn: Option<Handler>,
         guard: &Arc<Guard>,
         metrics: &Arc<Metrics>,
         stop: &CancellationToken,
@@ -79,7 +84,7 @@ impl Ports {
             http: Some(http::listener::http(guard.before(router), self.tls.is_some(), stop.clone())),
             ice: self.media_on_http.then(|| ice.clone()),
             tls: self.tls,
-            ..Front::default()
+            turn,
         };
         listeners.spawn(front::serve(self.http, front, stop.clone()));
         if let Some(listener) = self.media {

@@ -4,8 +4,8 @@ use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-/// Crates that log what they send or receive, which is what people said.
-const INDISCREET: &[&str] = &["async_openai=off"];
+/// Crates that log what they send or receive, which is what people said, or from where they come.
+const INDISCREET: &[&str] = &["async_openai=off", "turn_server_proto=off", "stun_proto=off"];
 
 /// Text for a terminal, JSON for machines. Writes to standard error. `filter` is an `EnvFilter` directive list.
 pub fn init(filter: &str, json: bool) -> Result<(), String> {

@@ -114,6 +114,11 @@ metrics! {
     // Limits
     limited: IntCounterVec("limited_total", "Times that somebody was held to a limit, by limit: clients put out for too many messages (messages), changes of what they say of themselves (metadata), joins and requests of one address (joins_address, requests_address), joins, rooms and participants of one API key (joins_key, rooms_key, participants_key), revoked tokens (revoked)", ["limit"]);
 
+    // Relay
+    turn_server_allocations: IntGaugeVec("turn_server_allocations", "Allocations of the relay inside this server now, by how the client reaches it (udp, tcp, tls)", ["transport"]);
+    turn_server_bytes: IntCounterVec("turn_server_bytes_total", "Bytes relayed from clients (up) and to clients (down)", ["direction"]);
+    turn_server_refused: IntCounterVec("turn_server_refused_total", "Requests refused and datagrams dropped by the relay: wrong or old credentials (unauthorized), a peer that is no media port of this server (peer), too many allocations of one user (quota) or in all (capacity), another transport than UDP (transport), too fast (bitrate), not taken in time (behind), or no TURN (malformed)", ["reason"]);
+
     // Webhooks
     webhooks: IntCounterVec("webhooks_total", "Events for the integrator's servers, once for each address, by result: delivered, given up after the last attempt or refused (failed), or pushed out of a full queue (dropped)", ["event", "result"]);
     webhooks_waiting: IntGauge("webhooks_waiting", "Events that are waiting for their delivery or under way, over all addresses");

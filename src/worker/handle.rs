@@ -1,6 +1,6 @@
 //! The control plane's end of a media worker.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::sync::mpsc;
 
@@ -11,6 +11,7 @@ use crate::sfu::Command;
 pub struct WorkerHandle {
     commands: mpsc::Sender<Command>,
     waker: Arc<mio::Waker>,
+    advertised: Arc<[SocketAddr]>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +19,13 @@ pub struct WorkerHandle {
 pub struct WorkerClosed;
 
 impl WorkerHandle {
-    pub(super) fn new(commands: mpsc::Sender<Command>, waker: Arc<mio::Waker>) -> Self {
-        Self { commands, waker }
+    pub(super) fn new(commands: mpsc::Sender<Command>, waker: Arc<mio::Waker>, advertised: &[SocketAddr]) -> Self {
+        Self { commands, waker, advertised: advertised.into() }
+    }
+
+    /// Where clients are told to send media to.
+    pub fn advertised(&self) -> &[SocketAddr] {
+        &self.advertised
     }
 
     /// A handle without a thread, and what it is told. Without the latter it is that of a worker that has stopped.
@@ -28,7 +34,7 @@ impl WorkerHandle {
         let (commands, told) = mpsc::channel(64);
         let poll = mio::Poll::new().expect("an epoll");
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("an eventfd");
-        (Self::new(commands, Arc::new(waker)), told)
+        (Self::new(commands, Arc::new(waker), &[]), told)
     }
 
     /// Whether the worker has stopped, which is for good.

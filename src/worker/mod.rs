@@ -207,6 +207,7 @@ impl MediaWorker {
         let registry = poll.registry().try_clone().map_err(StartError::Thread)?;
         let (command_tx, commands) = mpsc::channel(COMMANDS_MAX);
         let (event_tx, event_rx) = mpsc::channel(EVENTS_MAX);
+        let handle = WorkerHandle::new(command_tx, waker, addresses.udp());
         let worker = Self {
             index,
             poll,
@@ -227,7 +228,7 @@ impl MediaWorker {
             .name(format!("media-{index}"))
             .spawn(move || worker.run())
             .map_err(StartError::Thread)?;
-        Ok((WorkerHandle::new(command_tx, waker), event_rx))
+        Ok((handle, event_rx))
     }
 
     fn run(mut self) {

@@ -67,6 +67,12 @@ class Server:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=out, stderr=out)
         wait_until_up(f"http://127.0.0.1:{self.port}/", self.process, self.log)
 
+    def metric(self, sample):
+        """The value of one sample of /metrics; 0 where it is not there."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return next((float(line.split()[-1]) for line in lines if line.startswith(sample + " ")), 0.0)
+
     def stop(self):
         self.process.terminate()
         try:

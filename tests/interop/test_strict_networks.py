@@ -181,3 +181,43 @@ def test_each_of_several_translated_addresses_answers_as_itself(network, udp):
     else:
         network.block_all_but()
         came_up_by_tcp(network, url, network.call(url))
+
+
+RELAY_ALONE = {
+    "VIVA_TURN_SERVER__ENABLED": "true", "VIVA_TURN_SERVER__HOST": SERVER,
+    "VIVA_RTC__TCP_PORT": "null", "VIVA_RTC__TCP_ON_HTTP_PORT": "false",
+}
+
+
+def came_up_by_relay(network, url, seen):
+    print(f"\n{url}, relay: ada connected in {seen['ada_s']:.2f} s, bob in {seen['bob_s']:.2f} s")
+    assert seen["heard"] is True
+    assert max(seen["ada_s"], seen["bob_s"]) <= CONNECTED_S_MAX
+    scheme, port = url.partition(":")[0].replace("ws", "http"), url.rpartition(":")[2]
+    metrics = network.get(f"{scheme}://{SERVER}:{port}/metrics").decode()
+    counts = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("viva_turn_server_bytes"))
+    assert min(float(counts[f'viva_turn_server_bytes_total{{direction="{way}"}}']) for way in ("up", "down")) > 2000
+
+
+def test_without_udp_a_call_goes_by_the_servers_own_relay(network):
+    network.serve("0.0.0.0:7880", **RELAY_ALONE)
+    network.block_all_but(7880, 3478)
+    url = f"ws://{SERVER}:7880"
+    came_up_by_relay(network, url, network.call(url))
+
+
+def test_the_relay_is_reached_by_tls_on_port_443_alone(network):
+    """By `viva doctor`: this SDK trusts no authority but those that are built into it."""
+    ca, cert, key = certificate(network.folder)
+    tls = {"VIVA_SERVER__TLS__CERT_FILE": str(cert), "VIVA_SERVER__TLS__KEY_FILE": str(key)}
+    network.serve("0.0.0.0:443", **RELAY_ALONE, **tls)
+    network.block_all_but(443)
+    binary = os.environ.get("VIVA_BIN") or str(ROOT / "target/debug/viva")
+    doctor = network.within(
+        "c", binary, "doctor", "--dev", "--url", f"wss://{SERVER}", env={"SSL_CERT_FILE": str(ca)}, cwd=ROOT,
+        stdout=subprocess.PIPE, text=True,
+    )
+    said, _ = doctor.communicate(timeout=4 * PATIENCE_S)
+    assert f"turns:{SERVER}:443?transport=tcp gives an allocation, and none to 127.0.0.1" in said, said
+    assert "only a relay leads to this server's media" in said, said
+    assert doctor.returncode == 1, "the ports that are closed are failures"
