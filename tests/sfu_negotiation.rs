@@ -35,7 +35,7 @@ fn the_first_answer_accepts_what_later_offers_need_and_uses_no_section_that_it_h
 }
 
 #[test]
-fn an_answer_names_publisher_and_track_where_clients_look_for_them() {
+fn trap_13_an_answer_names_publisher_and_track_where_clients_look_for_them() {
     let mut sim = Sim::new(22);
     let (anna, ben) = (sim.join(), sim.join());
     sim.connect();
@@ -299,4 +299,25 @@ fn a_second_track_waits_for_the_section_and_takes_it_when_it_is_free() {
     assert_eq!(bodies(&sim).last(), Some(&108));
     let received = &sim.clients[ben].received;
     assert!(received.windows(2).all(|pair| pair[1].ssrc == pair[0].ssrc && pair[1].seq == pair[0].seq + 1));
+}
+
+#[test]
+fn who_knows_no_codec_of_a_track_is_told_and_gets_the_others() {
+    let mut sim = Sim::new(37);
+    let anna = sim.join();
+    sim.only_h264 = true;
+    let ben = sim.join();
+    sim.connect();
+    let (mic, cam) = (sim.publish(anna, AUDIO, "mic"), sim.publish(anna, VIDEO, "cam"));
+    sim.run_ms(600);
+    talk(&mut sim, anna, &mic, 10);
+    let sid = &sim.clients[ben].sid;
+    let told = sim.events.iter().filter(|event| event.participant == *sid);
+    let told: Vec<_> = told
+        .filter_map(
+            |event| if let EventKind::TrackUnsupported { track } = &event.kind { Some(track.clone()) } else { None },
+        )
+        .collect();
+    assert_eq!(told, [cam]);
+    assert!(sim.received(ben, &mic).len() > 5);
 }

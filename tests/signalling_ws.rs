@@ -196,7 +196,7 @@ async fn a_client_joins_pings_and_gets_a_token_to_come_back_with() {
 }
 
 #[tokio::test]
-async fn a_client_that_speaks_json_is_answered_in_json() {
+async fn trap_05_a_client_that_speaks_json_is_answered_in_json_with_wide_numbers_as_text() {
     let server = server(rooms::Config::default()).await;
     let (mut ada, _) = server.join("ada").await;
     ada.socket.send(Frame::Text(r#"{"ping":"5"}"#.into())).await.unwrap();
@@ -284,7 +284,7 @@ async fn whoever_sends_nonsense_is_closed_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_second_tab_takes_the_place_of_the_first() {
+async fn trap_08_a_second_tab_takes_the_place_of_the_first_which_is_told_before_its_socket_closes() {
     let server = server(rooms::Config::default()).await;
     let (mut first, _) = server.join("ada").await;
     let (_second, _) = server.join("ada").await;

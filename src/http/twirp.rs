@@ -135,8 +135,8 @@ impl From<AdminError> for TwirpError {
     fn from(error: AdminError) -> Self {
         let code = match error {
             AdminError::NoRoom | AdminError::NoParticipant | AdminError::NoTrack => Code::NotFound,
-            AdminError::TooLarge(_) => Code::InvalidArgument,
-            AdminError::RemoteUnmute | AdminError::Agent => Code::FailedPrecondition,
+            AdminError::TooLarge(_) | AdminError::SameRoom => Code::InvalidArgument,
+            AdminError::RemoteUnmute | AdminError::Agent | AdminError::NotConnected => Code::FailedPrecondition,
             AdminError::TooManyCalls => Code::ResourceExhausted,
             AdminError::Room(error) => return error.into(),
         };

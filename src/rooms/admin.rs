@@ -45,6 +45,10 @@ pub enum AdminError {
     RemoteUnmute,
     #[error("this participant lives in the server; it cannot be changed from outside")]
     Agent,
+    #[error("this participant has no signalling connection now: it cannot be moved, or not before it is back")]
+    NotConnected,
+    #[error("the participant is in this room")]
+    SameRoom,
     #[error("too many calls wait for an answer in this room")]
     TooManyCalls,
     #[error("{0}")]

@@ -43,6 +43,7 @@ impl Room {
             cid: String::new(),
             live: true,
             announced: now.at,
+            demand: Default::default(),
         });
         self.enter(agent);
         self.count_track(MediaKind::Audio, 1);

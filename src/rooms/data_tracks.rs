@@ -46,6 +46,12 @@ pub(super) struct DataTracks {
 }
 
 impl DataTracks {
+    /// It is in another room, where there is none of what it got.
+    pub fn unsubscribe_all(&mut self) {
+        self.wanted.clear();
+        self.subscribed.clear();
+    }
+
     /// A number that no subscription of it has. 0 belongs to nobody.
     fn free_handle(&mut self) -> u16 {
         loop {

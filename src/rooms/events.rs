@@ -1,7 +1,9 @@
 //! What the media worker says of a participant.
 
 use livekit_protocol as proto;
-use proto::{ConnectionQuality, DisconnectReason, leave_request::Action, signal_response::Message as Response};
+use proto::{
+    ConnectionQuality, DisconnectReason, SubscriptionError, leave_request::Action, signal_response::Message as Response,
+};
 
 use super::{
     Now, RoomError,
@@ -61,11 +63,18 @@ impl Room {
                 let subscribed = proto::TrackSubscribed { track_sid: track.as_str().to_owned() };
                 self.tell(sid, Response::TrackSubscribed(subscribed));
             }
+            EventKind::TrackUnsupported { track } => {
+                let err = SubscriptionError::SeCodecUnsupported as i32;
+                let response = proto::SubscriptionResponse { track_sid: track.as_str().to_owned(), err };
+                self.tell(sid, Response::SubscriptionResponse(response));
+            }
             EventKind::TapClosed { track, id } => self.tap_closed(&track, id),
             EventKind::DataChannelOpen { channel: DataChannel::Reliable } => self.reliable_opened(now, sid),
             EventKind::DataChannelOpen { channel: DataChannel::Lossy } => {}
             EventKind::Data { channel, payload } => self.data_from_client(now, sid, channel, &payload),
             EventKind::Speaker { level, active } => self.speaker_changed(sid, level, active),
+            // The task's affair, which passes on what comes of who moved.
+            EventKind::Moved => {}
             EventKind::Injected { report, at, .. } => self.tell_agent(sid.clone(), AgentEvent::Injected { report, at }),
         }
     }

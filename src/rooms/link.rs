@@ -2,7 +2,7 @@
 
 use livekit_protocol as proto;
 use proto::{DisconnectReason, leave_request::Action, signal_response::Message};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
@@ -17,6 +17,13 @@ pub enum ToPeer {
     Message(Box<Message>),
     /// A new token is due: mint it from these claims and send it as `refresh_token`. Rooms hold no keys.
     RefreshToken(Box<Claims>),
+    /// The client is in another room now; a token for it, made from these claims, goes into the message.
+    RoomMoved {
+        moved: Box<proto::RoomMovedResponse>,
+        claims: Box<Claims>,
+    },
+    /// From here on requests go to another room: [`LinkSender::hand_over`].
+    HandOver(Mailbox),
 }
 
 impl ToPeer {
@@ -24,6 +31,9 @@ impl ToPeer {
         Self::Message(Box::new(message))
     }
 }
+
+/// Where requests for a room go.
+pub struct Mailbox(pub(super) mpsc::Sender<Mail>);
 
 /// One client's connection to its room. Dropping its [`LinkSender`] tells the room that the socket is gone.
 pub struct SignalLink {
@@ -70,6 +80,17 @@ impl LinkSender {
     pub async fn put_out(&self) -> Result<(), LinkClosed> {
         let Some((link, mailbox)) = &self.link else { return Ok(()) };
         mailbox.send(Mail::PutOut { link: *link }).await.map_err(|_| LinkClosed)
+    }
+
+    /// Sends requests to another room from here on. Returns once the old one has passed on all that it got before.
+    pub async fn hand_over(&mut self, to: Mailbox) {
+        let Some((link, mailbox)) = &mut self.link else { return };
+        let (reply, passed_on) = oneshot::channel();
+        if mailbox.send(Mail::PassedOn { link: Some(*link), reply }).await.is_ok() {
+            // An error says that the room is over: it passes nothing on any more.
+            let _ = passed_on.await;
+        }
+        *mailbox = to.0;
     }
 }
 

@@ -7,12 +7,15 @@ mod admin;
 mod agent;
 mod agents;
 mod data;
+mod data_blobs;
 mod data_tracks;
 mod direct;
+mod dynacast;
 mod events;
 pub(crate) mod fuzzing;
 mod hooks;
 mod link;
+mod moving;
 mod opening;
 mod participant;
 mod publish;
@@ -44,7 +47,7 @@ use dashmap::{DashMap, mapref::entry::Entry};
 pub use direct::{Agreed, Direct};
 use futures::FutureExt;
 pub use hooks::HookSender;
-pub use link::{LinkSender, SignalLink, ToPeer};
+pub use link::{LinkSender, Mailbox, SignalLink, ToPeer};
 use livekit_protocol as proto;
 pub use opening::{Listeners, NewsSender, RoomNews, RoomSetup};
 use proto::{DisconnectReason, leave_request::Action};
@@ -215,6 +218,8 @@ struct Placement {
 pub struct RoomHandle {
     name: RoomName,
     sid: RoomSid,
+    /// Its media worker, by number.
+    worker: usize,
     mailbox: mpsc::Sender<Mail>,
 }
 
@@ -285,18 +290,29 @@ impl Rooms {
         setup: RoomSetup,
         key: Option<&str>,
     ) -> Result<(RoomHandle, bool), RoomError> {
+        self.open_on(name, setup, key, None)
+    }
+
+    /// As [`Rooms::open_by`]. A room that has to be made comes to this media worker, if it is named.
+    fn open_on(
+        &self,
+        name: &RoomName,
+        setup: RoomSetup,
+        key: Option<&str>,
+        worker: Option<usize>,
+    ) -> Result<(RoomHandle, bool), RoomError> {
         if name.as_str().is_empty() || name.as_str().len() > NAME_BYTES_MAX {
             return Err(RoomError::BadName);
         }
         match self.inner.by_name.entry(name.clone()) {
             Entry::Occupied(entry) if !entry.get().mailbox.is_closed() => Ok((entry.get().clone(), false)),
             Entry::Occupied(mut entry) => {
-                let room = self.start(name, setup, key)?;
+                let room = self.start(name, setup, key, worker)?;
                 entry.insert(room.clone());
                 Ok((room, true))
             }
             Entry::Vacant(entry) => {
-                let room = self.start(name, setup, key)?;
+                let room = self.start(name, setup, key, worker)?;
                 entry.insert(room.clone());
                 Ok((room, true))
             }
@@ -330,7 +346,13 @@ impl Rooms {
         self.inner.draining.load(Ordering::Relaxed)
     }
 
-    fn start(&self, name: &RoomName, setup: RoomSetup, key: Option<&str>) -> Result<RoomHandle, RoomError> {
+    fn start(
+        &self,
+        name: &RoomName,
+        setup: RoomSetup,
+        key: Option<&str>,
+        worker: Option<usize>,
+    ) -> Result<RoomHandle, RoomError> {
         if self.is_draining() {
             return Err(RoomError::Draining);
         }
@@ -342,14 +364,16 @@ impl Rooms {
             }
             None => None,
         };
-        let alive = inner.workers.iter().filter(|place| !place.worker.is_closed());
-        let place = alive.min_by_key(|place| place.load.load(Ordering::Relaxed)).ok_or(RoomError::NoWorker)?;
+        let named = |index: usize| worker.is_none_or(|worker| worker == index);
+        let alive = inner.workers.iter().enumerate().filter(|(at, place)| named(*at) && !place.worker.is_closed());
+        let least = alive.min_by_key(|(_, place)| place.load.load(Ordering::Relaxed));
+        let (worker, place) = least.ok_or(RoomError::NoWorker)?;
         if inner.open.fetch_add(1, Ordering::Relaxed) >= inner.config.max_rooms {
             inner.open.fetch_sub(1, Ordering::Relaxed);
             return Err(RoomError::TooManyRooms);
         }
         let (mailbox, mail) = mpsc::channel(MAILBOX_CAPACITY);
-        let handle = RoomHandle { name: name.clone(), sid: RoomSid::random(), mailbox };
+        let handle = RoomHandle { name: name.clone(), sid: RoomSid::random(), worker, mailbox };
         inner.by_sid.insert(handle.sid.clone(), handle.mailbox.clone());
         let now = Now { at: tokio::time::Instant::now().into_std(), unix_ms: unix_ms() };
         let mut room = Room::new(name.clone(), handle.sid.clone(), inner.config.clone(), inner.metrics.clone(), now);
@@ -467,6 +491,33 @@ impl Rooms {
             }
             None => Err(RoomError::NotFound),
         }
+    }
+
+    /// Moves a participant to another room, which is made if there is none and joins may do that. Its peer connections
+    /// go with it where both rooms are on one media worker, as a room that is made for this is; else its client is told
+    /// to join the other room anew, with a token for it. `key`: the API key that a room that is made counts for.
+    pub async fn move_participant(
+        &self,
+        from: &RoomName,
+        identity: Identity,
+        to: &RoomName,
+        key: Option<&str>,
+    ) -> Result<(), AdminError> {
+        let here = self.get(from).ok_or(AdminError::NoRoom)?;
+        if from == to {
+            return Err(AdminError::SameRoom);
+        }
+        let there = match self.get(to) {
+            Some(room) => room,
+            None if self.inner.config.auto_create => self.open_on(to, RoomSetup::default(), key, Some(here.worker))?.0,
+            None => return Err(RoomError::NotFound.into()),
+        };
+        let wanted = identity.clone();
+        there.with(move |room, _| room.would_take(&wanted)).await??;
+        let (name, sid, mailbox) = (there.name.clone(), there.sid.clone(), there.mailbox.clone());
+        let together = here.worker == there.worker;
+        here.ask(|reply| Mail::Depart { identity, to: task::Destination { name, sid, mailbox, together }, reply })
+            .await?
     }
 
     /// Whether a join with this token would find a room: what a client asks after a failed attempt.
@@ -673,7 +724,13 @@ async fn dispatch(rooms: std::sync::Weak<Inner>, mut events: mpsc::Receiver<sfu:
         drop(rooms);
         // A room that closed a moment ago has no use for it.
         if let Some(mailbox) = mailbox {
-            let _ = mailbox.send(Mail::Event { participant: event.participant, kind: event.kind }).await;
+            let moved = matches!(event.kind, sfu::EventKind::Moved);
+            let sent = mailbox.send(Mail::Event { participant: event.participant, kind: event.kind }).await;
+            let (reply, passed_on) = oneshot::channel();
+            // What comes next of who moved goes to another room, and must not overtake what this one passes on.
+            if moved && sent.is_ok() && mailbox.send(Mail::PassedOn { link: None, reply }).await.is_ok() {
+                let _ = passed_on.await;
+            }
         }
     }
     tracing::debug!("a media worker's events ended");

@@ -8,7 +8,7 @@ use std::{
 use livekit_protocol as proto;
 use proto::{ParticipantInfo, TrackInfo, TrackSource, participant_info};
 
-use super::{LinkId, Now, data_tracks::DataTracks, direct::Visit, quota::Seat};
+use super::{LinkId, Now, data_tracks::DataTracks, direct::Visit, dynacast::Demand, quota::Seat};
 use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, TrackSid},
@@ -61,6 +61,7 @@ pub(super) struct Track {
     pub live: bool,
     /// When AddTrack came last.
     pub announced: Instant,
+    pub demand: Demand,
 }
 
 impl Track {
@@ -109,11 +110,15 @@ pub(super) struct Participant {
     pub wanted: HashMap<TrackSid, bool>,
     /// What the media worker was told that it gets.
     pub subscribed: HashSet<TrackSid>,
+    /// What it gets and does not look at now.
+    pub paused: HashSet<TrackSid>,
     /// Who may have its tracks; `None` = everyone.
     pub permission: Option<proto::SubscriptionPermission>,
     /// Tracks of others that were announced to it on its present socket.
     pub announced: HashSet<TrackSid>,
     pub data_tracks: DataTracks,
+    /// What it keeps here for others.
+    pub blobs: Vec<proto::DataBlob>,
 
     /// The last reliable packet that was taken from it.
     pub last_sequence: u32,
@@ -159,9 +164,11 @@ impl Participant {
             auto_subscribe: true,
             wanted: HashMap::new(),
             subscribed: HashSet::new(),
+            paused: HashSet::new(),
             permission: None,
             announced: HashSet::new(),
             data_tracks: DataTracks::default(),
+            blobs: Vec::new(),
             last_sequence: 0,
             nonces: VecDeque::new(),
             reliable_open: false,

@@ -9,6 +9,7 @@ use proto::{
 use super::{
     Now,
     agent::AgentEvent,
+    dynacast::Demand,
     participant::{Participant, Track},
     room::Room,
 };
@@ -48,8 +49,16 @@ impl Room {
         let muted = request.muted;
         let info = describe(&track, kind, request);
         let Some(p) = self.get_mut(sid) else { return };
-        let (sid_of, announced) = (track.clone(), now.at);
-        p.tracks.push(Track { sid: sid_of, kind, info: info.clone(), cid: cid.clone(), live: false, announced });
+        let (sid_of, announced, demand) = (track.clone(), now.at, Demand::default());
+        p.tracks.push(Track {
+            sid: sid_of,
+            kind,
+            info: info.clone(),
+            cid: cid.clone(),
+            live: false,
+            announced,
+            demand,
+        });
         self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track: Some(info) }));
         let pending = PendingTrack { track: track.clone(), kind, cids };
         self.media(Command::Publish { room: self.sid.clone(), participant: sid.clone(), track: pending });
@@ -87,6 +96,7 @@ impl Room {
         }
         self.announce(sid, false);
         self.sync_track(sid, track);
+        self.demand_changed = true;
         if first {
             self.hook_published(sid, track);
         }

@@ -126,7 +126,9 @@ impl Room {
             Ask::UpdateDataSubscription(update) => self.update_data_subscription(&sid, &update),
             // An ICE-lite server answers whoever proves itself by a request: it has no use for candidates. Layers and
             // blobs are not supported, and nothing is owed for them.
-            Ask::Trickle(_) | Ask::UpdateLayers(_) | Ask::StoreDataBlobRequest(_) | Ask::GetDataBlobRequest(_) => {}
+            Ask::Trickle(_) | Ask::UpdateLayers(_) => {}
+            Ask::StoreDataBlobRequest(request) => self.store_blob(&sid, request),
+            Ask::GetDataBlobRequest(request) => self.get_blob(&sid, &request),
         }
     }
 
@@ -182,7 +184,8 @@ impl Room {
             Reason::NotAllowed => "the token does not allow this",
             Reason::LimitExceeded => "this is more than the server takes",
             Reason::UnsupportedType => "this server does not support this",
-            Reason::NotFound => "there is no such track",
+            Reason::NotFound => "there is no such thing",
+            Reason::InvalidRequest => "the request lacks what it is about",
             Reason::InvalidHandle => "the handle must be a number from 1 to 65535",
             Reason::InvalidName => "the name must have 1 to 256 bytes",
             Reason::DuplicateHandle => "another data track of this participant has this handle",

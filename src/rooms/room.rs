@@ -1,7 +1,9 @@
 //! A room as a pure state machine: who is in it, what they publish, who may hear it. No I/O, no clock, no task.
 //!
-//! Inputs are `join*`, `resume`, `handle_*` and `allow_tap`; then drain `poll_output` and wait until `poll_timeout`.
-//! Its parts are in `requests` (what clients ask), `direct` (those without a socket), `admin` (what services ask),
+//! Inputs are `join*`, `resume`, `handle_*` and `allow_tap`; then call `settle`, drain `poll_output` and wait until
+//! `poll_timeout`.
+//! Its parts are in `requests` (what clients ask), `direct` (those without a socket), `admin` and `moving` (what services
+//! ask),
 //! `publish`, `subscribe`, `data`, `data_tracks`, `events` (what the media worker says), `speaking`, `agents`, `taps` and `hooks`.
 //!
 //! Invariants: nobody learns of a hidden participant; a track is announced to a client before media or SDP of it
@@ -25,6 +27,7 @@ use super::{
     AgentEvent, Agreed, Config, LinkId, Now, Person, RoomError, RpcOutcome, ToPeer,
     admin::Call,
     data::Replay,
+    moving::Traveller,
     participant::{DropOnResume, MediaState, Participant, is_machine, kind_of},
     publish::PENDING_TRACKS_MAX,
     quota::Seat,
@@ -85,6 +88,8 @@ pub(super) enum Output {
         outcome: RpcOutcome,
     },
     CloseAgent(ParticipantSid),
+    /// Somebody goes to the room that the task was told of. Everything before it is done first.
+    Depart(Box<Traveller>),
     /// For webhooks; the task adds id and time.
     Hook(Box<proto::WebhookEvent>),
 }
@@ -105,6 +110,8 @@ pub(super) struct Room {
     pub(super) replay: Replay,
     /// Calls of services to participants, by id.
     pub(super) calls: HashMap<String, Call>,
+    /// Who gets which video may have changed since [`Room::settle`].
+    pub(super) demand_changed: bool,
     left: VecDeque<ParticipantInfo>,
     /// Since when nobody is in it, and for how long that may last.
     empty: Option<(Instant, Duration)>,
@@ -133,6 +140,7 @@ impl Room {
             taps_made: 0,
             replay: Replay::default(),
             calls: HashMap::new(),
+            demand_changed: false,
             left: VecDeque::new(),
             empty: Some((now.at, empty_timeout)),
             closed: false,
@@ -173,7 +181,8 @@ impl Room {
             MediaState::Closed { since } => Some(since + GOODBYE_WITHIN),
             MediaState::Up | MediaState::None => None,
         };
-        media.into_iter().chain(p.refresh_at).chain(p.simulated_speaker_until).chain(p.announcement_deadline())
+        let own = [p.refresh_at, p.simulated_speaker_until, p.announcement_deadline(), p.demand_deadline()];
+        media.into_iter().chain(own.into_iter().flatten())
     }
 
     fn resume_timeout(&self) -> Duration {
@@ -198,6 +207,7 @@ impl Room {
                 self.speaker_changed(&sid, 0.0, false);
             }
             self.expire_announcements(now, &sid);
+            self.demand_ended(now, &sid);
         }
     }
 
@@ -262,6 +272,14 @@ impl Room {
 
     /// Whether somebody of this identity may come in. One who is there already is taken out.
     pub(super) fn make_way(&mut self, now: Now, identity: &Identity, kind: Kind) -> Result<(), RoomError> {
+        if let Some(sid) = self.predecessor(identity, kind)? {
+            self.remove(now, &sid, DisconnectReason::DuplicateIdentity, Some(Action::Disconnect));
+        }
+        Ok(())
+    }
+
+    /// Who has to go where somebody of this identity comes in, if that may be.
+    pub(super) fn predecessor(&self, identity: &Identity, kind: Kind) -> Result<Option<ParticipantSid>, RoomError> {
         if self.closed {
             return Err(RoomError::Closed);
         }
@@ -277,10 +295,7 @@ impl Room {
         {
             return Err(RoomError::RoomFull);
         }
-        if let Some(sid) = predecessor.map(|p| p.sid.clone()) {
-            self.remove(now, &sid, DisconnectReason::DuplicateIdentity, Some(Action::Disconnect));
-        }
-        Ok(())
+        Ok(predecessor.map(|p| p.sid.clone()))
     }
 
     /// Tells everyone of somebody who came in.
@@ -338,6 +353,7 @@ impl Room {
         self.tell_speakers_to(&sid);
         self.tell_qualities_to(&sid);
         self.tell_data_handles_to(&sid);
+        self.tell_demand_to(&sid);
         self.refresh_token(now, &sid);
         if let Some(state) = request.sync_state {
             self.sync_state(now, &sid, state);
@@ -362,7 +378,7 @@ impl Room {
     }
 
     /// From here on every live track of the others counts as announced to this client.
-    fn mark_announced(&mut self, to: &ParticipantSid) {
+    pub(super) fn mark_announced(&mut self, to: &ParticipantSid) {
         let tracks: HashSet<TrackSid> = self
             .participants
             .iter()
@@ -404,19 +420,30 @@ impl Room {
 
     /// Takes a participant out. `leave`: what its client is told to do, if its socket stands.
     pub(super) fn remove(&mut self, now: Now, sid: &ParticipantSid, reason: DisconnectReason, leave: Option<Action>) {
-        let Some(index) = self.participants.iter().position(|p| p.sid == *sid) else { return };
-        self.close_taps(|tap, _| tap.speaker == *sid || tap.agent == *sid);
-        let mut gone = self.participants.remove(index);
-        self.end_calls_to(&gone.identity);
-        if let Some(link) = gone.link.take() {
+        if let Some(link) = self.get_mut(sid).and_then(|p| p.link.take()) {
             match leave {
                 Some(action) => self.send_leave(link, reason, action),
                 None => self.out.push_back(Output::CloseLink(link)),
             }
         }
-        if gone.visit.is_some() {
+        let command = Command::Leave { room: self.sid.clone(), participant: sid.clone() };
+        if self.take_out(now, sid, reason, command).is_some_and(|gone| gone.visit.is_some()) {
             self.out.push_back(Output::CloseDirect(sid.clone()));
         }
+    }
+
+    /// Takes a participant out and tells everyone but itself. `command`: what the media worker is told.
+    pub(super) fn take_out(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        reason: DisconnectReason,
+        command: Command,
+    ) -> Option<Participant> {
+        let index = self.participants.iter().position(|p| p.sid == *sid)?;
+        self.close_taps(|tap, _| tap.speaker == *sid || tap.agent == *sid);
+        let gone = self.participants.remove(index);
+        self.end_calls_to(&gone.identity);
         for track in gone.live_tracks() {
             self.forget_track(&track.sid);
             self.count_track(track.kind, -1);
@@ -424,8 +451,9 @@ impl Room {
         for info in &gone.data_tracks.published {
             self.forget_data_track(&info.sid.as_str().into());
         }
+        self.demand_changed = true;
         self.follow();
-        self.media(Command::Leave { room: self.sid.clone(), participant: sid.clone() });
+        self.media(command);
         self.metrics.participants.with_label_values(&[gone.kind_label()]).dec();
         self.hook_left(&gone, reason);
         if !gone.hidden() {
@@ -447,6 +475,7 @@ impl Room {
         if self.empty.is_none() && !self.participants.iter().any(Participant::holds_room) {
             self.empty = Some((now.at, Duration::from_secs(self.config.departure_timeout_secs)));
         }
+        Some(gone)
     }
 
     /// Ends the room: everybody is told, nothing happens in it any more.

@@ -45,6 +45,11 @@ impl Room {
         let Some(to) = self.get_mut(subscriber) else { return };
         let changed = if wanted { to.subscribed.insert(track.clone()) } else { to.subscribed.remove(track) };
         if changed {
+            // The media worker begins each subscription unpaused.
+            to.paused.remove(track);
+        }
+        if changed {
+            self.demand_changed = true;
             self.media(Command::Subscribe {
                 room: self.sid.clone(),
                 subscriber: subscriber.clone(),
@@ -58,6 +63,7 @@ impl Room {
     pub(super) fn forget_track(&mut self, track: &TrackSid) {
         for p in &mut self.participants {
             p.subscribed.remove(track);
+            p.paused.remove(track);
             p.wanted.remove(track);
             p.announced.remove(track);
         }
@@ -94,7 +100,13 @@ impl Room {
 
     pub(super) fn pause(&mut self, subscriber: &ParticipantSid, track: &str, paused: bool) {
         let track = TrackSid::from(track);
-        if self.get(subscriber).is_some_and(|p| p.subscribed.contains(&track)) {
+        if let Some(p) = self.get_mut(subscriber).filter(|p| p.subscribed.contains(&track)) {
+            if paused {
+                p.paused.insert(track.clone());
+            } else {
+                p.paused.remove(&track);
+            }
+            self.demand_changed = true;
             self.media(Command::Pause { room: self.sid.clone(), subscriber: subscriber.clone(), track, paused });
         }
     }

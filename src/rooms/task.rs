@@ -7,9 +7,9 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use livekit_protocol as proto;
@@ -20,15 +20,16 @@ use tokio::{
 };
 
 use super::{
-    AdminError, Agreed, Direct, LinkId, Listeners, Now, RoomError, RpcOutcome, ToPeer,
+    AdminError, Agreed, Direct, LinkId, Listeners, Mailbox, Now, RoomError, RpcOutcome, ToPeer,
     agent::{AgentEvent, AgentOptions, AgentParticipant, InjectedVoice},
+    moving::{Departure, Traveller},
     quota::Seat,
     room::{Output, Room, leave_request},
 };
 use crate::{
     auth::Claims,
-    id::{HookId, Identity, ParticipantSid},
-    sfu::{Connections, EventKind},
+    id::{HookId, Identity, ParticipantSid, RoomName, RoomSid},
+    sfu::{Command, Connections, EventKind},
     worker::WorkerHandle,
 };
 
@@ -41,6 +42,13 @@ const LINK_CAPACITY: usize = 512;
 /// Events waiting for an agent. At most 50 a second of reports besides what people do; where it is full data packets
 /// are dropped, and an agent that misses anything else is taken out.
 const AGENT_CAPACITY: usize = 1024;
+
+/// How long a room waits for another one that does not take what it passes on. Two rooms that wait for each other, both
+/// full, must not do so for ever.
+const PASS_ON_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sockets so far, of all rooms: a socket keeps its name when its participant moves.
+static LINKS: AtomicU64 = AtomicU64::new(0);
 
 /// Work on a room, in its task.
 pub(super) type Work = Box<dyn FnOnce(&mut Room, Now) + Send>;
@@ -104,6 +112,23 @@ pub(super) enum Mail {
         allowed: bool,
         reply: oneshot::Sender<()>,
     },
+    /// Somebody is to go to another room.
+    Depart {
+        identity: Identity,
+        to: Destination,
+        reply: oneshot::Sender<Result<(), AdminError>>,
+    },
+    /// Somebody comes from another room, with its socket's queue.
+    Arrive {
+        traveller: Box<Traveller>,
+        queue: Option<mpsc::Sender<ToPeer>>,
+        reply: oneshot::Sender<Result<(), AdminError>>,
+    },
+    /// Answered once everything before it is done and passed on. `link`: the socket that sends nothing more to this room.
+    PassedOn {
+        link: Option<LinkId>,
+        reply: oneshot::Sender<()>,
+    },
     /// Anything that is answered at once.
     With(Work),
     /// Calls a method of a participant.
@@ -116,6 +141,15 @@ pub(super) enum Mail {
         action: Action,
         reply: oneshot::Sender<()>,
     },
+}
+
+/// Another room, for who goes there.
+pub(super) struct Destination {
+    pub name: RoomName,
+    pub sid: RoomSid,
+    pub mailbox: mpsc::Sender<Mail>,
+    /// Whether it is on the same media worker.
+    pub together: bool,
 }
 
 /// What is wanted of a participant without a socket.
@@ -145,7 +179,11 @@ pub(super) struct RoomTask {
     offers: HashMap<ParticipantSid, oneshot::Sender<Result<Box<Agreed>, RoomError>>>,
     agents: HashMap<ParticipantSid, mpsc::Sender<AgentEvent>>,
     listeners: Listeners,
-    links_made: u64,
+    /// Where somebody goes who is about to, and who waits for that.
+    departing: Option<(Destination, oneshot::Sender<Result<(), AdminError>>)>,
+    /// Where what still comes for those who went, and from their sockets, is passed on to.
+    departed: HashMap<ParticipantSid, mpsc::Sender<Mail>>,
+    departed_links: HashMap<LinkId, mpsc::Sender<Mail>>,
     /// Who waits for the answers to calls, by their ids.
     calls: HashMap<String, oneshot::Sender<Result<RpcOutcome, AdminError>>>,
     /// Answered once everything that the mail caused has gone out.
@@ -172,7 +210,9 @@ impl RoomTask {
             offers: HashMap::new(),
             agents: HashMap::new(),
             listeners,
-            links_made: 0,
+            departing: None,
+            departed: HashMap::new(),
+            departed_links: HashMap::new(),
             calls: HashMap::new(),
             replies: Vec::new(),
         }
@@ -183,7 +223,7 @@ impl RoomTask {
             let timer = self.room.poll_timeout().map(Instant::from_std);
             tokio::select! {
                 mail = self.mailbox.recv() => match mail {
-                    Some(mail) => self.handle(mail),
+                    Some(mail) => if let Some(mail) = self.pass_on(mail).await { self.handle(mail) },
                     None => self.room.close(now(), DisconnectReason::RoomClosed, Action::Disconnect),
                 },
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.room.handle_timeout(now()),
@@ -234,6 +274,17 @@ impl RoomTask {
                 self.replies.push(reply);
             }
             Mail::With(work) => work(&mut self.room, now),
+            Mail::Depart { identity, to, reply } => self.let_go(now, &identity, to, reply),
+            Mail::Arrive { traveller, queue, reply } => {
+                let arrived = self.arrive(now, traveller, queue);
+                drop(reply.send(arrived.map_err(AdminError::from)));
+            }
+            Mail::PassedOn { link, reply } => {
+                if let Some(link) = link {
+                    self.departed_links.remove(&link);
+                }
+                self.replies.push(reply);
+            }
             Mail::Call { request, reply } => {
                 let id = ulid::Ulid::new().to_string();
                 match self.room.call(now, &id, *request) {
@@ -256,8 +307,7 @@ impl RoomTask {
         connections: Connections,
         seat: Option<Seat>,
     ) -> Result<Link, RoomError> {
-        self.links_made += 1;
-        let id = LinkId(self.links_made);
+        let id = LinkId(LINKS.fetch_add(1, Ordering::Relaxed) + 1);
         let (tx, outbound) = mpsc::channel(LINK_CAPACITY);
         let result = if request.reconnect {
             let label = match self.room.resume(now, id, claims, request) {
@@ -327,6 +377,7 @@ impl RoomTask {
 
     /// Carries out what the room wants, until it wants nothing more.
     async fn flush(&mut self) {
+        self.room.settle(now());
         while let Some(output) = self.room.poll_output() {
             match output {
                 Output::Signal { link, message } => self.send(link, message),
@@ -353,6 +404,7 @@ impl RoomTask {
                     }
                 }
                 Output::CloseAgent(agent) => drop(self.agents.remove(&agent)),
+                Output::Depart(traveller) => self.depart(traveller).await,
                 Output::Hook(event) => self.tell_listeners(event),
             }
         }
@@ -364,6 +416,85 @@ impl RoomTask {
             // Whoever asked may have stopped waiting.
             let _ = reply.send(());
         }
+    }
+
+    fn let_go(
+        &mut self,
+        now: Now,
+        identity: &Identity,
+        to: Destination,
+        reply: oneshot::Sender<Result<(), AdminError>>,
+    ) {
+        match self.room.depart(now, identity, (&to.name, &to.sid), to.together) {
+            // Answered when it has arrived.
+            Ok(Departure::Moved) => self.departing = Some((to, reply)),
+            Ok(Departure::SentAway) => drop(reply.send(Ok(()))),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn arrive(
+        &mut self,
+        now: Now,
+        traveller: Box<Traveller>,
+        queue: Option<mpsc::Sender<ToPeer>>,
+    ) -> Result<(), RoomError> {
+        // Who came back here is not passed on any more.
+        self.departed.remove(traveller.sid());
+        if let (Some(link), Some(queue)) = (traveller.link(), queue) {
+            self.departed_links.remove(&link);
+            self.links.insert(link, queue);
+        }
+        self.room.arrive(now, *traveller)
+    }
+
+    /// Sends somebody to their new room, with their socket.
+    async fn depart(&mut self, mut traveller: Box<Traveller>) {
+        let Some((Destination { sid: room, mailbox: to, .. }, reply)) = self.departing.take() else { return };
+        let queue = traveller.link().and_then(|link| self.links.remove(&link));
+        let handed_over = queue.filter(|queue| queue.try_send(ToPeer::HandOver(Mailbox(to.clone()))).is_ok());
+        match traveller.link() {
+            Some(link) if handed_over.is_some() => _ = self.departed_links.insert(link, to.clone()),
+            // A client that does not read its messages: its socket is closed, and it may resume there.
+            _ => traveller.participant.link = None,
+        }
+        self.departed.insert(traveller.sid().clone(), to.clone());
+        let sid = traveller.sid().clone();
+        tracing::info!(room = %self.room.sid, participant = %sid, "moves to another room");
+        let arrival = Mail::Arrive { traveller, queue: handed_over, reply };
+        if to.send_timeout(arrival, PASS_ON_PATIENCE).await.is_err() {
+            // The new room is over, or stuck: with its queue gone the socket is closed, and the client joins anew.
+            tracing::warn!(room = %self.room.sid, participant = %sid, "the other room does not take who moves to it");
+            let _ = self.worker.send(Command::Leave { room, participant: sid }).await;
+        }
+    }
+
+    /// What comes for who moved, and from their socket, goes after them.
+    async fn pass_on(&mut self, mail: Mail) -> Option<Mail> {
+        let to = match &mail {
+            Mail::Event { participant, kind: EventKind::Moved } => {
+                self.departed.remove(participant);
+                return None;
+            }
+            Mail::Event { participant, .. } => self.departed.get(participant),
+            Mail::Request { link, .. } | Mail::PutOut { link } => self.departed_links.get(link),
+            Mail::LinkClosed { link } => match self.departed_links.remove(link) {
+                Some(to) => return self.send_after(&to, mail).await,
+                None => None,
+            },
+            _ => None,
+        };
+        match to.cloned() {
+            Some(to) => self.send_after(&to, mail).await,
+            None => Some(mail),
+        }
+    }
+
+    async fn send_after(&self, to: &mpsc::Sender<Mail>, mail: Mail) -> Option<Mail> {
+        if to.send_timeout(mail, PASS_ON_PATIENCE).await.is_err() {
+            tracing::warn!(room = %self.room.sid, "another room does not take what is passed on to it");
+        }
+        None
     }
 
     fn send(&mut self, link: LinkId, message: ToPeer) {

@@ -62,6 +62,14 @@ pub enum Command {
         room: RoomSid,
         participant: ParticipantSid,
     },
+    /// Takes a participant into another room of this worker, which comes into being with it: with its connections and
+    /// what it publishes, and without what it received. [`EventKind::Moved`] is the last that comes of it under this
+    /// room's name.
+    Move {
+        room: RoomSid,
+        participant: ParticipantSid,
+        to: RoomSid,
+    },
     /// The client's offer, first or later; a new ICE ufrag in it is an ICE restart. Answered by [`EventKind::Answer`]
     /// or [`EventKind::OfferRejected`].
     Offer {
@@ -173,6 +181,7 @@ impl Command {
             Self::Close { room }
             | Self::Join { room, .. }
             | Self::Leave { room, .. }
+            | Self::Move { room, .. }
             | Self::Offer { room, .. }
             | Self::Answer { room, .. }
             | Self::Reoffer { room, .. }
@@ -224,6 +233,8 @@ pub enum EventKind {
         audios: u32,
         videos: u32,
     },
+    /// The participant is in another room from here on.
+    Moved,
     /// ICE and DTLS are up: the participant is ACTIVE.
     Connected,
     /// ICE was lost. It may come back by an ICE restart (then [`EventKind::Connected`] again).
@@ -244,6 +255,10 @@ pub enum EventKind {
     },
     /// The track of this participant got its first subscriber.
     TrackSubscribed {
+        track: TrackSid,
+    },
+    /// This participant negotiated no codec by which it could receive the track.
+    TrackUnsupported {
         track: TrackSid,
     },
     /// The tap with this id is closed though nobody asked for that: the participant has no such track, or the tap's

@@ -33,6 +33,14 @@ impl DataTracks {
         self.tracks.values_mut().find(|track| track.sid == *sid)
     }
 
+    /// What this participant publishes, taken out: its numbers and tracks.
+    pub fn take(&mut self, key: ParticipantKey) -> Vec<(u16, DataTrackSid)> {
+        let taken = self.tracks.iter().filter(|((owner, _), _)| *owner == key);
+        let taken = taken.map(|((_, handle), track)| (*handle, track.sid.clone())).collect();
+        self.remove(key);
+        taken
+    }
+
     /// Forgets who left.
     pub fn remove(&mut self, key: ParticipantKey) {
         self.tracks.retain(|(owner, _), _| *owner != key);

@@ -84,6 +84,14 @@ impl<R: Copy + Eq> Demux<R> {
         }
     }
 
+    /// What led to one transport leads to another name of it.
+    pub fn rename(&mut self, from: R, to: R) {
+        let addresses = self.addresses.values_mut().map(|bound| &mut bound.route);
+        for route in addresses.chain(self.ufrags.values_mut()).filter(|route| **route == from) {
+            *route = to;
+        }
+    }
+
     pub fn remove(&mut self, route: R) {
         self.addresses.retain(|_, bound| bound.route != route);
         self.ufrags.retain(|_, r| *r != route);

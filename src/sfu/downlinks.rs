@@ -56,6 +56,14 @@ impl Downlinks {
         }
     }
 
+    /// The client is to receive nothing of what it received.
+    pub fn unwish_all(&mut self) {
+        self.wishes.clear();
+        for section in self.sections.iter_mut().filter(|section| matches!(section.usage, Use::Carries(_))) {
+            section.usage = Use::Released;
+        }
+    }
+
     pub fn pause(&mut self, track: TrackKey, paused: bool) {
         if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
             wish.paused = paused;

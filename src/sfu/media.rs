@@ -181,7 +181,7 @@ impl Room {
         self.add_track(now, track, cx);
     }
 
-    fn add_track(&mut self, now: Instant, track: Track, cx: &mut Context) -> TrackKey {
+    pub(super) fn add_track(&mut self, now: Instant, track: Track, cx: &mut Context) -> TrackKey {
         let sid = track.sid.clone();
         if let Some(replaced) = self.tracks_by_sid.get(&sid).copied() {
             self.remove_track(now, replaced, cx);
@@ -192,10 +192,15 @@ impl Room {
     }
 
     pub(super) fn remove_track(&mut self, now: Instant, key: TrackKey, cx: &mut Context) {
-        let Some(track) = self.tracks.remove(key) else { return };
+        drop(self.take_track(now, key, cx));
+    }
+
+    /// Takes a track out: nobody receives it any more, and nobody hears it.
+    pub(super) fn take_track(&mut self, now: Instant, key: TrackKey, cx: &mut Context) -> Option<Track> {
+        let mut track = self.tracks.remove(key)?;
         self.tracks_by_sid.remove(&track.sid);
-        cx.stats.taps_open -= u64::from(track.tap.is_some());
-        for subscription in track.subscriptions {
+        cx.stats.taps_open -= u64::from(track.tap.take().is_some());
+        for subscription in track.subscriptions.drain(..) {
             if let Some(participant) = self.participants.get_mut(subscription.subscriber) {
                 participant.retire(subscription);
             }
@@ -209,6 +214,7 @@ impl Room {
             self.fill(now, other, cx);
             self.rearm(now, other, cx);
         }
+        Some(track)
     }
 
     /// Opens a tap; where that cannot be it is said, since whoever asked believes that it is open.

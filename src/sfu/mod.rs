@@ -15,6 +15,7 @@ mod forwarder;
 pub(crate) mod fuzzing;
 mod injector;
 mod media;
+mod moving;
 mod negotiation;
 mod offers;
 mod participant;
@@ -134,7 +135,14 @@ impl Sfu {
             self.take_down(key, "the room is closed");
             return;
         }
+        if let Command::Move { participant, to, .. } = command {
+            return self.move_participant(now, key, &participant, &to);
+        }
         self.with_room(key, |room, cx| handle_room_command(now, room, command, cx));
+        self.close_if_empty(key);
+    }
+
+    fn close_if_empty(&mut self, key: RoomKey) {
         if self.rooms.get(key).is_some_and(Room::is_empty)
             && let Some(room) = self.rooms.remove(key)
         {
@@ -257,8 +265,8 @@ impl Sfu {
 
 fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut Context) {
     match command {
-        // These open and take down the room itself.
-        Command::Join { .. } | Command::Close { .. } => {}
+        // About the room itself, or about more than one: handled before.
+        Command::Join { .. } | Command::Close { .. } | Command::Move { .. } => {}
         Command::Leave { participant, .. } => room.leave(now, &participant, cx),
         Command::Offer { participant, offer_id, sdp, .. } => room.offer(now, &participant, offer_id, &sdp, cx),
         Command::Answer { participant, offer_id, sdp, .. } => room.handle_answer(now, &participant, offer_id, &sdp, cx),

@@ -221,6 +221,11 @@ impl Negotiation {
         }
     }
 
+    /// The sections that tracks of the client's are on.
+    pub fn uplinks(&self) -> Vec<(String, TrackKey)> {
+        self.uplinks.iter().filter_map(|uplink| Some((uplink.mid.clone(), uplink.track?))).collect()
+    }
+
     /// The track on a section that the client sends on, and the rank of a layer of it.
     pub fn uplink(&self, mid: &str, rid: Option<&str>) -> Option<(TrackKey, usize)> {
         let uplink = self.uplinks.iter().find(|uplink| uplink.mid == mid)?;
@@ -292,6 +297,12 @@ impl Negotiation {
             }
         }
         attached
+    }
+
+    /// The client is to receive nothing of what it received.
+    pub fn unwish_all(&mut self, now: Instant) {
+        self.down.unwish_all();
+        self.update_requirement(now);
     }
 
     pub fn pause(&mut self, track: TrackKey, paused: bool) {

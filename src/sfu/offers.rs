@@ -81,6 +81,15 @@ impl Offers {
         self.schedule(now);
     }
 
+    /// The client is to receive nothing of what it received. What is being offered to it ends with the answer.
+    pub fn unwish_all(&mut self, now: Instant) {
+        self.down.unwish_all();
+        for (_, track, _) in self.in_flight.iter_mut().flat_map(|offer| &mut offer.carry) {
+            *track = TrackKey::dangling();
+        }
+        self.schedule(now);
+    }
+
     pub fn pause(&mut self, track: TrackKey, paused: bool) {
         self.down.pause(track, paused);
     }

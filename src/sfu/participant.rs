@@ -159,6 +159,18 @@ impl Participant {
         }
     }
 
+    /// It goes to another room: it receives nothing from this one any more, and this one's names mean nothing.
+    pub fn depart(&mut self, now: Instant) {
+        match &mut self.down {
+            Some(down) => down.offers.unwish_all(now),
+            None => self.negotiation.unwish_all(now),
+        }
+        self.forget_routes();
+        self.retired.clear();
+        (self.dirty, self.main_dirty) = (false, false);
+        self.armed = Armed::default();
+    }
+
     pub fn pause(&mut self, track: TrackKey, paused: bool) {
         match &mut self.down {
             Some(down) => down.offers.pause(track, paused),

@@ -165,7 +165,7 @@ impl Room {
         }
     }
 
-    fn rearm_room(&mut self, cx: &mut Context) {
+    pub(super) fn rearm_room(&mut self, cx: &mut Context) {
         let keyframes = self.tracks.iter().filter_map(|(_, track)| track.keyframe_deadline()).min();
         let deadline = [keyframes, self.speakers.poll_timeout()].into_iter().flatten().min();
         if let (Some(room), Some(at)) = (self.key, deadline) {

@@ -206,7 +206,10 @@ impl Room {
         let Some(participant) = self.participants.get_mut(key) else { return };
         let Some(transport) = participant.transport_mut(participant.receiving()) else { return };
         // Without an outlet the client speaks none of our codecs: the section stays silent.
-        let Some(outlet) = transport.outlet(Mid::from(mid), track.kind) else { return };
+        let Some(outlet) = transport.outlet(Mid::from(mid), track.kind) else {
+            let track = track.sid.clone();
+            return self.emit(key, EventKind::TrackUnsupported { track }, cx);
+        };
         let subscription = match participant.take_retired(outlet.ssrc) {
             Some(mut subscription) => {
                 subscription.hand_over(track.kind, paused);

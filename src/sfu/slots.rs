@@ -43,7 +43,6 @@ impl<T> fmt::Debug for Key<T> {
 
 impl<T> Key<T> {
     /// A key that finds nothing.
-    #[cfg(test)]
     pub fn dangling() -> Self {
         Self { index: u32::MAX, generation: u32::MAX, of: PhantomData }
     }

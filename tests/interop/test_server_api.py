@@ -237,7 +237,10 @@ async def test_a_service_calls_a_participants_method(server, people):
         ("CreateRoom", b"\xff\xff", {"room_create": True}, "application/protobuf", 400, "malformed"),
         ("CreateRoom", b"{}", {"room_create": True}, "text/plain", 404, "bad_route"),
         ("Nonsense", b"{}", {"room_create": True}, "application/json", 404, "bad_route"),
-        ("MoveParticipant", b"{}", {"room_admin": True}, "application/json", 501, "unimplemented"),
+        ("ForwardParticipant", b"{}", {"room_admin": True}, "application/json", 501, "unimplemented"),
+        ("MoveParticipant", b'{"room":"x"}', {"room_admin": True, "room": "x"}, "application/json", 403, "permission_denied"),
+        ("MoveParticipant", b'{"room":"x","destinationRoom":"y"}', {"room_admin": True, "room": "x", "destination_room": "z"}, "application/json", 403, "permission_denied"),
+        ("MoveParticipant", b'{"room":"x","destinationRoom":"y"}', {"room_admin": True, "room": "x", "destination_room": "y"}, "application/json", 404, "not_found"),
         ("CreateRoom", b'{"name":"x","egress":{"room":{}}}', {"room_create": True}, "application/json", 501, "unimplemented"),
     ],
 )  # fmt: skip

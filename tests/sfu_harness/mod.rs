@@ -106,6 +106,8 @@ pub struct Sim {
     tcp: bool,
     /// The largest data message that clients who join from now on take.
     pub message_bytes_max: u32,
+    /// Clients who join from now on know H.264 and no VP8.
+    pub only_h264: bool,
     /// All tracks so far, with their owners.
     tracks: Vec<(ParticipantSid, TrackSid)>,
     rng: StdRng,
@@ -147,6 +149,7 @@ impl Sim {
             lost_at: None,
             tcp,
             message_bytes_max: 65_536,
+            only_h264: false,
             tracks: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
             wire: BinaryHeap::new(),
@@ -168,7 +171,8 @@ impl Sim {
         let sid = ParticipantSid::from(format!("PA_{index}"));
         let command = Command::Join { room: self.room.clone(), participant: sid.clone(), connections };
         self.sfu.handle_command(self.now, command);
-        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max, self.tcp);
+        let (tcp, only_h264) = (self.tcp, self.only_h264);
+        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max, (tcp, only_h264));
         client.takes_all = takes_all;
         self.clients.push(client);
         for (owner, track) in self.tracks.clone() {
@@ -548,13 +552,14 @@ impl Client {
         index: usize,
         sections: usize,
         message_bytes_max: u32,
-        tcp: bool,
+        (tcp, only_h264): (bool, bool),
     ) -> Self {
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .clear_codecs()
             .enable_opus(true, false)
-            .enable_vp8(true)
+            .enable_vp8(!only_h264)
+            .enable_h264(only_h264)
             .set_sctp_max_message_size(message_bytes_max)
             .build(now);
         let address = SocketAddr::from(([198, 51, 100, index as u8 + 1], 40_000));

@@ -12,6 +12,7 @@ use livekit_protocol as proto;
 
 use super::{App, Call, Code, TwirpError, agents::wanted};
 use crate::{
+    auth::Grants,
     id::{Identity, RoomName},
     rooms::{AdminError, ParticipantChange, RoomError, RoomHandle, RoomOptions, RoomSetup, Rooms},
 };
@@ -44,8 +45,10 @@ pub async fn serve(
         "SendData" => send_data(&call, rooms).await,
         "UpdateRoomMetadata" => update_metadata(&call, rooms).await,
         "PerformRpc" => perform_rpc(&call, rooms).await,
-        "ForwardParticipant" | "MoveParticipant" => {
-            Err(TwirpError::new(Code::Unimplemented, "this server does not move participants between rooms yet"))
+        "MoveParticipant" => move_participant(&call, rooms).await,
+        "ForwardParticipant" => {
+            let msg = "this server does not show a participant in two rooms yet; MoveParticipant is there";
+            Err(TwirpError::new(Code::Unimplemented, msg))
         }
         _ => Err(TwirpError::new(Code::BadRoute, "there is no such method")),
     }
@@ -181,6 +184,18 @@ async fn update_metadata(call: &Call, rooms: &Rooms) -> Result<Response> {
     call.administers(&request.room)?;
     let options = RoomOptions { metadata: Some(request.metadata), ..RoomOptions::default() };
     call.write(&open(rooms, &request.room)?.set_options(options).await?)
+}
+
+async fn move_participant(call: &Call, rooms: &Rooms) -> Result<Response> {
+    let request: proto::MoveParticipantRequest = call.read()?;
+    call.administers(&request.room)?;
+    let to = &request.destination_room;
+    let destination = |grants: &Grants| !to.is_empty() && grants.destination_room == *to;
+    call.needs(destination, "destinationRoom` for this `destination_room")?;
+    let (from, to) = (RoomName::from(request.room.as_str()), RoomName::from(request.destination_room.as_str()));
+    let key = Some(call.claims.iss.as_str());
+    rooms.move_participant(&from, Identity::from(request.identity.as_str()), &to, key).await?;
+    call.write(&proto::MoveParticipantResponse {})
 }
 
 async fn perform_rpc(call: &Call, rooms: &Rooms) -> Result<Response> {

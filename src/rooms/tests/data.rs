@@ -91,3 +91,51 @@ fn a_packet_larger_than_clients_send_goes_nowhere() {
         assert_eq!(story.look().data().len(), passes, "{bytes}");
     }
 }
+
+#[test]
+fn a_blob_is_kept_for_others_as_long_as_who_keeps_it_is_there() {
+    let mut story = Story::new();
+    let (ada, bob) = (story.enter("ada"), story.enter("bob"));
+    let key = |name: &str| proto::DataBlobKey { key: Some(proto::data_blob_key::Key::Generic(name.into())) };
+    let store = |id, name: &str, bytes: usize| {
+        let blob = proto::DataBlob { key: Some(key(name)), contents: vec![7; bytes] };
+        Ask::StoreDataBlobRequest(proto::StoreDataBlobRequest { request_id: id, blob: Some(blob) })
+    };
+    let get = |id, of: &str, name: &str| {
+        let (participant_identity, key) = (of.to_owned(), Some(key(name)));
+        Ask::GetDataBlobRequest(proto::GetDataBlobRequest { request_id: id, participant_identity, key })
+    };
+    let refused = |seen: &Seen, client: &Client| match seen.first(client) {
+        Some(Response::RequestResponse(response)) => Some((response.request_id, response.reason())),
+        _ => None,
+    };
+    use proto::request_response::Reason;
+    story.ask(&ada, store(1, "pose", 10));
+    assert!(matches!(story.look().first(&ada), Some(Response::StoreDataBlobResponse(r)) if r.request_id == 1));
+    // Stored again is replaced.
+    story.ask(&ada, store(2, "pose", 20));
+    story.look();
+    story.ask(&bob, get(3, "ada", "pose"));
+    let seen = story.look();
+    let Some(Response::GetDataBlobResponse(got)) = seen.first(&bob) else { panic!() };
+    assert_eq!((got.request_id, got.blob.as_ref().map(|blob| blob.contents.len())), (3, Some(20)));
+    for (ask, reason) in [
+        (get(4, "ada", "other"), Reason::NotFound),
+        (get(5, "eve", "pose"), Reason::NotFound),
+        (store(6, "large", 50_001), Reason::LimitExceeded),
+        (Ask::StoreDataBlobRequest(proto::StoreDataBlobRequest { request_id: 7, blob: None }), Reason::InvalidRequest),
+    ] {
+        story.ask(&bob, ask);
+        assert_eq!(refused(&story.look(), &bob).map(|(_, reason)| reason), Some(reason));
+    }
+    for n in 0..16 {
+        story.ask(&bob, store(10 + n, &format!("blob {n}"), 1));
+    }
+    story.look();
+    story.ask(&bob, store(99, "one more", 1));
+    assert_eq!(refused(&story.look(), &bob), Some((99, Reason::LimitExceeded)));
+    story.ask(&ada, Ask::Leave(proto::LeaveRequest::default()));
+    story.look();
+    story.ask(&bob, get(100, "ada", "pose"));
+    assert_eq!(refused(&story.look(), &bob), Some((100, Reason::NotFound)));
+}

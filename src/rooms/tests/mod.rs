@@ -5,12 +5,15 @@ mod agents;
 mod data;
 mod data_tracks;
 mod direct;
+mod dynacast;
 mod hooks;
 mod limits;
 mod media;
 mod membership;
+mod moving;
 mod opening;
 mod placement;
+mod wire_traps;
 
 use std::{
     collections::HashMap,
@@ -134,6 +137,7 @@ impl Story {
 
     fn ask(&mut self, client: &Client, ask: Ask) {
         self.room.handle_request(self.now, client.link, SignalRequest { message: Some(ask) });
+        self.room.settle(self.now);
     }
 
     fn event(&mut self, client: &Client, kind: EventKind) {
@@ -171,17 +175,20 @@ impl Story {
     /// Lets time pass, waking the room whenever it wants.
     fn wait(&mut self, duration: Duration) {
         let end = self.now.at + duration;
+        self.room.settle(self.now);
         while let Some(at) = self.room.poll_timeout().filter(|at| *at <= end) {
             if self.room.is_closed() {
                 break;
             }
             self.now.at = self.now.at.max(at);
             self.room.handle_timeout(self.now);
+            self.room.settle(self.now);
         }
         self.now.at = end;
     }
 
     fn look(&mut self) -> Seen {
+        self.room.settle(self.now);
         Seen(std::iter::from_fn(|| self.room.poll_output()).collect())
     }
 }

@@ -51,8 +51,8 @@ enum End {
 
 /// Runs until the room or the client is done.
 pub(super) async fn serve(mut socket: WebSocket, link: SignalLink, state: Signalling) {
-    let SignalLink { mut outbound, sender } = link;
-    let end = run(&mut socket, &mut outbound, &sender, &state).await;
+    let SignalLink { mut outbound, mut sender } = link;
+    let end = run(&mut socket, &mut outbound, &mut sender, &state).await;
     let code = match end {
         End::RoomDone => Some((close_code::NORMAL, "")),
         End::Malformed => Some((close_code::INVALID, "no message that can be read")),
@@ -74,7 +74,7 @@ pub(super) async fn serve(mut socket: WebSocket, link: SignalLink, state: Signal
 async fn run(
     socket: &mut WebSocket,
     outbound: &mut mpsc::Receiver<ToPeer>,
-    sender: &LinkSender,
+    sender: &mut LinkSender,
     state: &Signalling,
 ) -> End {
     let metrics = &state.metrics;
@@ -93,6 +93,10 @@ async fn run(
             biased;
             message = outbound.recv() => {
                 let Some(message) = message else { return if put_out { End::TooMuch } else { End::RoomDone } };
+                if let ToPeer::HandOver(mailbox) = message {
+                    sender.hand_over(mailbox).await;
+                    continue;
+                }
                 sent.inc();
                 let Some(response) = dress(message, &state.keys, &state.ice_servers) else { continue };
                 codec::encode_frame(&response, encoding)
@@ -162,6 +166,18 @@ fn dress(message: ToPeer, keys: &ApiKeys, ice_servers: &IceServers) -> Option<Si
             }
             other => other,
         },
+        ToPeer::RoomMoved { mut moved, claims } => match keys.refresh(&claims) {
+            Ok(token) => {
+                moved.token = token;
+                Message::RoomMoved(*moved)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a token could not be made");
+                return None;
+            }
+        },
+        // Not for the client.
+        ToPeer::HandOver(_) => return None,
         ToPeer::RefreshToken(claims) => match keys.refresh(&claims) {
             Ok(token) => Message::RefreshToken(token),
             Err(error) => {
