@@ -16,6 +16,7 @@ use proto::{
 use super::{
     participant::{MediaState, Participant},
     room::Room,
+    subscribe::WISH_BYTES_MAX,
 };
 use crate::{
     id::{DataTrackSid, ParticipantSid, TrackSid},
@@ -39,7 +40,7 @@ pub(super) struct DataTracks {
     /// Whether it takes every data track that it is not told to leave.
     pub auto_subscribe: bool,
     /// What it asked for, by track.
-    wanted: HashMap<DataTrackSid, bool>,
+    pub(super) wanted: HashMap<DataTrackSid, bool>,
     /// What it gets, and the number by which it knows it.
     subscribed: HashMap<DataTrackSid, u16>,
     last_handle: u16,
@@ -129,7 +130,9 @@ impl Room {
                 continue;
             }
             let Some(p) = self.get_mut(sid) else { return };
-            if p.data_tracks.wanted.len() < SUBSCRIPTIONS_MAX || p.data_tracks.wanted.contains_key(&track) {
+            let wanted = &p.data_tracks.wanted;
+            let fits = track.as_str().len() <= WISH_BYTES_MAX && wanted.len() < SUBSCRIPTIONS_MAX;
+            if fits || wanted.contains_key(&track) {
                 p.data_tracks.wanted.insert(track.clone(), entry.subscribe);
             }
             if entry.subscribe {

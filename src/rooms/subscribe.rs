@@ -14,6 +14,8 @@ use crate::{
 
 /// Wishes of one client about single tracks. A room of 50 has 150 tracks; the rest is for tracks that have gone.
 const WISHES_MAX: usize = 512;
+/// The name of a track that a wish is kept for: ours have 15 bytes. Clients may wish for tracks that are still to come.
+pub(super) const WISH_BYTES_MAX: usize = 64;
 /// Entries that one message about subscriptions may have.
 const ENTRIES_MAX: usize = 512;
 
@@ -74,7 +76,8 @@ impl Room {
         for track in named.take(ENTRIES_MAX) {
             let track = TrackSid::from(track.as_str());
             let Some(p) = self.get_mut(sid) else { return };
-            if p.wanted.len() < WISHES_MAX || p.wanted.contains_key(&track) {
+            let fits = track.as_str().len() <= WISH_BYTES_MAX && p.wanted.len() < WISHES_MAX;
+            if fits || p.wanted.contains_key(&track) {
                 p.wanted.insert(track.clone(), update.subscribe);
             }
             match self.owner_of(&track) {

@@ -353,3 +353,25 @@ fn an_offer_that_cannot_be_answered_ends_the_attempt() {
     let seen = story.look();
     assert_eq!(seen.leave(&ada), Some((proto::DisconnectReason::JoinFailure, Action::Disconnect)));
 }
+
+#[test]
+fn a_wish_is_kept_for_a_track_that_is_to_come_and_not_for_a_text_of_any_length() {
+    let mut story = Story::new();
+    let ada = story.enter("ada");
+    let early = "TR_to_come".to_owned();
+    let wish = proto::UpdateSubscription {
+        track_sids: (0..40).map(|n| format!("TR_{n}_{}", "x".repeat(10_000))).chain([early.clone()]).collect(),
+        subscribe: false,
+        ..Default::default()
+    };
+    story.ask(&ada, Ask::Subscription(wish.clone()));
+    let updates = wish.track_sids.into_iter().map(|track_sid| proto::update_data_subscription::Update {
+        track_sid,
+        subscribe: false,
+        options: None,
+    });
+    story.ask(&ada, Ask::UpdateDataSubscription(proto::UpdateDataSubscription { updates: updates.collect() }));
+    let ada = story.room.get(&ada.sid).unwrap();
+    assert_eq!(ada.wanted.keys().map(|track| track.as_str()).collect::<Vec<_>>(), [early.as_str()]);
+    assert_eq!(ada.data_tracks.wanted.keys().map(|track| track.as_str()).collect::<Vec<_>>(), [early.as_str()]);
+}
