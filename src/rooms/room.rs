@@ -443,6 +443,9 @@ impl Room {
         let index = self.participants.iter().position(|p| p.sid == *sid)?;
         self.close_taps(|tap, _| tap.speaker == *sid || tap.agent == *sid);
         let gone = self.participants.remove(index);
+        if gone.is_agent() {
+            self.taps_allowed.clear();
+        }
         self.end_calls_to(&gone.identity);
         for track in gone.live_tracks() {
             self.forget_track(&track.sid);

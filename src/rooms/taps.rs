@@ -22,7 +22,8 @@ pub(super) struct Tap {
 }
 
 impl Room {
-    /// Whether this person's microphones may be tapped. Holds for as long as the room does, over rejoins too.
+    /// Whether this person's microphones may be tapped. Holds over rejoins, and until an agent leaves: the next one asks
+    /// for itself, however the one before ended.
     pub fn allow_tap(&mut self, identity: &Identity, allowed: bool) {
         if allowed {
             self.taps_allowed.insert(identity.clone());

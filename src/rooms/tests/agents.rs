@@ -77,11 +77,15 @@ fn consent_that_came_first_opens_the_tap_as_soon_as_there_is_a_microphone() {
     story.room.agent_leave(story.now, &agent);
     assert_eq!(story.look().taps(), (0, 1), "without a listener nothing is tapped");
     story.agent();
-    assert_eq!(story.look().taps(), (1, 0));
+    assert_eq!(story.look().taps(), (0, 0), "what one was allowed, the next is not");
+    story.publish(&ada, microphone("mic 3"));
+    assert_eq!(story.look().taps(), (0, 0));
+    story.room.allow_tap(&"ada".into(), true);
+    assert_eq!(story.look().taps(), (2, 0));
     story.ask(&ada, Ask::Leave(proto::LeaveRequest::default()));
     let seen = story.look();
-    assert_eq!(seen.taps(), (0, 1));
-    assert_eq!(seen.agent_events(), ["tap closed", "left"]);
+    assert_eq!(seen.taps(), (0, 2));
+    assert_eq!(seen.agent_events(), ["tap closed", "tap closed", "left"]);
 }
 
 /// The id and the track of the tap that was opened.
@@ -146,6 +150,10 @@ fn an_agent_whose_media_is_gone_is_taken_out() {
     assert_eq!(seen.taps(), (0, 1));
     // The person comes back, and a new agent speaks to them.
     let ada = story.join("ada");
+    story.publish(&ada, microphone("mic"));
+    story.look();
     let (_, voice) = story.agent();
-    assert!(story.look().subscriptions().contains(&(ada.sid.clone(), voice, true)));
+    let seen = story.look();
+    assert!(seen.subscriptions().contains(&(ada.sid.clone(), voice, true)));
+    assert_eq!(seen.taps(), (0, 0), "it has to ask her anew");
 }
