@@ -422,6 +422,9 @@ async fn clients_are_told_of_relays_when_they_begin_and_when_they_ask_with_a_tok
         assert_eq!(part("credential"), Some(password(&"north".into(), username).as_str()));
         assert_eq!(part("credential-type"), Some("password"));
     }
+    server.rooms.revoke(&"room".into(), &"ada".into(), i64::MAX);
+    let removed = server.ask(Method::OPTIONS, "/whip/v1", &token, &[], "").await;
+    assert_eq!((removed.status, removed.headers.get(header::LINK)), (StatusCode::NO_CONTENT, None));
     let stranger = server.ask(Method::OPTIONS, "/whip/v1", "", &[], "").await;
     assert_eq!((stranger.status, stranger.headers.get(header::LINK)), (StatusCode::NO_CONTENT, None));
 }

@@ -37,7 +37,7 @@ pub struct Config {
     /// Other requests, but for the page, health and metrics.
     pub requests_per_address_burst: u32,
     pub requests_per_address_per_sec: u32,
-    /// Connections at a time; 0 = without limit. Trusted proxies have none.
+    /// Connections at a time, at each port, those of signalling and media too; 0 = without limit. Trusted proxies have none.
     pub connections_per_address: usize,
 }
 
@@ -104,13 +104,14 @@ impl Guard {
     }
 }
 
-/// A join's path may begin with two slashes.
-fn kind(method: &Method, path: &str) -> Kind {
+/// A join's path may begin with two slashes. `OPTIONS` is free as browsers ask it, which is without a token; to one with a
+/// token, WHIP's endpoint answers with credentials for relays.
+fn kind(method: &Method, path: &str, with_token: bool) -> Kind {
     let path = path.trim_start_matches('/').trim_end_matches('/');
     match path {
         "rtc" | "rtc/v1" | "agent" => Kind::Join,
         "whip/v1" | "whep/v1" | "v1/interviews" if method == Method::POST => Kind::Join,
-        _ if method == Method::OPTIONS => Kind::Free,
+        _ if method == Method::OPTIONS && !with_token => Kind::Free,
         _ if path.starts_with("v1/interviews/") && path.ends_with("/join") => Kind::Join,
         _ if ["rtc/", "whip/", "whep/", "v1/", "twirp/"].iter().any(|of| path.starts_with(of)) => Kind::Request,
         _ => Kind::Free,
@@ -120,7 +121,8 @@ fn kind(method: &Method, path: &str) -> Kind {
 async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() else { return next.run(request).await };
     let address = peer::client(peer, request.headers(), &guard.trusted);
-    let kind = kind(request.method(), request.uri().path());
+    let with_token = request.headers().contains_key(header::AUTHORIZATION);
+    let kind = kind(request.method(), request.uri().path(), with_token);
     match guard.take(Instant::now(), kind, address) {
         Ok(()) => next.run(request).await,
         Err((limit, wait)) => {
@@ -169,8 +171,9 @@ mod tests {
             ("GET", "/livez", Kind::Free),
             ("GET", "/metrics", Kind::Free),
         ] {
-            assert_eq!(kind(&method.parse().unwrap(), path), wanted, "{method} {path}");
+            assert_eq!(kind(&method.parse().unwrap(), path, false), wanted, "{method} {path}");
         }
+        assert_eq!(kind(&Method::OPTIONS, "/whip/v1", true), Kind::Request, "it is answered with credentials");
     }
 
     #[test]

@@ -520,6 +520,11 @@ impl Rooms {
             .await?
     }
 
+    /// Whether this token still counts: that of somebody who was removed does not.
+    pub fn check_token(&self, claims: &Claims) -> Result<(), RoomError> {
+        self.check_revoked(&claims.grants.joins().ok_or(RoomError::BadName)?, claims)
+    }
+
     /// Whether a join with this token would find a room: what a client asks after a failed attempt.
     pub fn check(&self, claims: &Claims) -> Result<(), RoomError> {
         let name = claims.grants.joins().ok_or(RoomError::BadName)?;

@@ -109,7 +109,7 @@ fn routes(protocol: Protocol) -> Router<Signalling> {
         end(&state, protocol, sid, &headers).await
     };
     let ask = |State(state): State<Signalling>, headers: HeaderMap| async move {
-        let known = authenticate(&state, &headers).is_ok();
+        let known = authenticate(&state, &headers).is_ok_and(|(claims, _)| state.rooms.check_token(&claims).is_ok());
         let mut response = preflight(headers, "accept-post", SDP);
         // A client with a token may ask before it offers, so that its first candidates have relays among them.
         if known {
