@@ -280,6 +280,27 @@ async fn one_address_cannot_take_every_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signalling_socket_counts_as_a_connection_for_as_long_as_it_is_open() {
+    let limits = guard::Config { connections_per_address: 3, ..guard::Config::default() };
+    let door = Door::open(Setup { limits, ..Setup::default() }).await;
+    let mut held = Vec::new();
+    for n in 0..3 {
+        let token = door.token(&format!("eve {n}"), "room");
+        let url = format!("ws://{}/rtc/v1?access_token={token}&join_request={}", door.address, join_request());
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.expect("let in");
+        // The upgrade is over when the first message is here.
+        socket.next().await.expect("open").expect("a message");
+        held.push(socket);
+    }
+    for _ in 0..3 {
+        assert_eq!(door.get("/livez").await.status, 0, "closed without a word");
+    }
+    held.pop();
+    let again = async { while door.get("/livez").await.status != 200 {} };
+    tokio::time::timeout(PATIENCE, again).await.expect("a place is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_api_key_has_its_share_and_the_others_have_theirs() {
     let rooms = rooms::Config {
         max_rooms_per_key: 2,

@@ -17,7 +17,7 @@ use str0m::{
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use viva::{
-    front::{self, Front, handler},
+    front::{self, Crowd, Front, handler},
     id::{ParticipantSid, RoomSid, TrackSid},
     media::OpusFrame,
     sfu::{Command, Connections, Event, EventKind},
@@ -37,6 +37,10 @@ struct Server {
 }
 
 fn server(workers: usize) -> Server {
+    server_for(workers, Crowd::default())
+}
+
+fn server_for(workers: usize, crowd: Crowd) -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let metrics = Arc::new(Metrics::new());
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -44,11 +48,11 @@ fn server(workers: usize) -> Server {
     let config = Config { workers, udp_port_base: 0, advertise_ips: vec![[127, 0, 0, 1].into()], ..Config::default() };
     let (workers, ice_tcp) = worker::start_with_tcp(&config, &[address], metrics.clone()).unwrap();
     let take = move |stream: front::Stream, ice_tcp: IceTcp| async move {
-        let (stream, head) = stream.into_plain().expect("no TLS here");
-        ice_tcp.admit(stream, head).await;
+        let (stream, head, admission) = stream.into_plain().expect("no TLS here");
+        ice_tcp.admit(stream, head, Box::new(admission)).await;
     };
     let ice = Some(handler(move |stream| take(stream, ice_tcp.clone())));
-    runtime.spawn(front::serve(listener, Front { ice, ..Front::default() }, CancellationToken::new()));
+    runtime.spawn(front::serve(listener, Front { crowd, ice, ..Front::default() }, CancellationToken::new()));
     Server { workers, address, metrics, _runtime: runtime }
 }
 
@@ -197,13 +201,7 @@ fn a_client_without_udp_reaches_its_worker_by_the_port_of_all_and_hears_the_voic
 #[test]
 fn a_connection_that_knows_no_user_name_of_ours_is_closed_and_counted() {
     let server = server(2);
-    let mut attributes = vec![0, 6, 0, 9];
-    attributes.extend(b"ours:them");
-    attributes.resize(16, 0);
-    let mut request = vec![0, 1, 0, 16, 0x21, 0x12, 0xa4, 0x42];
-    request.extend([9; 12]);
-    request.extend(attributes);
-    let framed = [&(request.len() as u16).to_be_bytes()[..], &request].concat();
+    let framed = request("ours");
     // An unknown name; then a frame that only begins like a request.
     let mut nonsense = framed.clone();
     nonsense[22..].fill(0xff);
@@ -214,4 +212,52 @@ fn a_connection_that_knows_no_user_name_of_ours_is_closed_and_counted() {
         assert!(matches!(socket.read(&mut [0; 10]), Ok(0)), "closed without a word");
     }
     server.until("viva_ice_tcp_refused_total{reason=\"unknown\"} 2");
+}
+
+/// A first frame: a STUN request with this user name of ours.
+fn request(ufrag: &str) -> Vec<u8> {
+    let name = format!("{ufrag}:them");
+    let padded = name.len().next_multiple_of(4);
+    let mut request = vec![0, 1, 0, 4 + padded as u8, 0x21, 0x12, 0xa4, 0x42];
+    request.extend([9; 12]);
+    request.extend([0, 6, 0, name.len() as u8]);
+    request.extend(name.as_bytes());
+    request.resize(24 + padded, 0);
+    [&(request.len() as u16).to_be_bytes()[..], &request].concat()
+}
+
+#[test]
+fn a_connection_for_media_counts_for_as_long_as_it_is_open() {
+    let mut server = server_for(1, Crowd::new(1, Some));
+    let (worker, events) = &mut server.workers[0];
+    let (room, person) = (RoomSid::random(), ParticipantSid::random());
+    let (of, participant) = (room.clone(), person.clone());
+    send(worker, Command::Join { room: of, participant, connections: Connections::One });
+    let mut client = Client::new(server.address);
+    let mut api = client.rtc.sdp_api();
+    api.add_media(RtcKind::Audio, Direction::RecvOnly, None, None, None);
+    let (offer, pending) = api.apply().unwrap();
+    let (of, participant) = (room.clone(), person.clone());
+    send(worker, Command::Offer { room: of, participant, offer_id: 1, sdp: offer.to_sdp_string() });
+    let sdp = answer(events);
+    client.rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&sdp).unwrap()).unwrap();
+    client.run(|client| client.connected);
+
+    // It holds the one place, though it is the worker's now: a second is closed before anybody looks at it.
+    let knock = || {
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        let _ = socket.write_all(&request("ours"));
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(matches!(socket.read(&mut [0; 10]), Ok(0) | Err(_)), "closed without a word");
+    };
+    let looked_at = || !server.metrics.render().contains("viva_ice_tcp_refused_total{reason=\"unknown\"} 0");
+    knock();
+    assert!(!looked_at());
+
+    send(worker, Command::Leave { room, participant: person });
+    let give_up = Instant::now() + PATIENCE;
+    while !looked_at() {
+        assert!(Instant::now() < give_up, "the place is not free again");
+        knock();
+    }
 }

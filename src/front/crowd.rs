@@ -21,6 +21,12 @@ struct Inner {
 /// A connection's place; free again when it is dropped.
 pub struct Place(Option<(Arc<Inner>, IpAddr)>);
 
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Place").field(&self.0.is_some()).finish()
+    }
+}
+
 impl fmt::Debug for Crowd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Crowd").field(&self.0.as_ref().map(|inner| inner.max)).finish()

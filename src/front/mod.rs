@@ -29,11 +29,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     crowd::{Crowd, Place},
     opening::{Opening, opening},
-    stream::{Replay, Stream},
+    stream::{Admission, Replay, Stream},
 };
 use crate::tls::Tls;
 
-/// Open connections at most, signalling sockets included: about 20 kB each. Further ones wait in the backlog.
+/// Open connections at most, signalling sockets and media included: about 20 kB each. Further ones wait in the backlog.
 const CONNECTIONS_MAX: usize = 8192;
 /// Time until a client has said what it speaks. Browsers open connections ahead of need; they open them again.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ const HEAD_BYTES: usize = 1_024;
 /// Pause after `accept` failed, for instance for want of file descriptors: each retry costs a log line.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// Serves a connection until it ends. It holds one of the port's places until then.
+/// Serves a connection, or hands it on. The [`Stream`] holds one of the port's places for as long as it is open.
 pub type Handler = Arc<dyn Fn(Stream) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Makes a handler of an async function.
@@ -75,6 +75,8 @@ pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken)
             slot = slots.clone().acquire_owned() => slot,
             () = stop.cancelled() => break,
         };
+        // The semaphore is never closed.
+        let Ok(slot) = slot else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
@@ -85,12 +87,12 @@ pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken)
                 let _ = stream.set_nodelay(true);
                 // One source must not take the places of all others. It is closed without a word: a word costs more.
                 let Some(place) = front.crowd.enter(peer.ip().to_canonical()) else { continue };
+                let admission = Admission { _slot: slot, _place: place };
                 let (front, stop) = (front.clone(), stop.clone());
                 connections.spawn(async move {
-                    let (_slot, _place) = (slot, place);
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     let found = tokio::select! {
-                        found = front.find(stream, peer) => found,
+                        found = front.find(stream, peer, admission) => found,
                         () = stop.cancelled() => return,
                     };
                     match found {
@@ -114,17 +116,25 @@ pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken)
 
 impl Front {
     /// Who serves this connection; `None` where nobody does.
-    async fn find(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<Option<(Handler, Stream)>> {
+    async fn find(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        admission: Admission,
+    ) -> io::Result<Option<(Handler, Stream)>> {
         let (opening, head) = read_opening(&mut stream).await?;
         let tls = match (opening, &self.tls) {
             (Opening::Tls, Some(tls)) => tls,
-            _ => return Ok(self.handler(opening).map(|handler| (handler, Stream::plain(head, stream, peer)))),
+            _ => {
+                let handler = self.handler(opening);
+                return Ok(handler.map(|handler| (handler, Stream::plain(head, stream, peer, admission))));
+            }
         };
         let mut stream = tls.accept(Replay::new(head, stream)).await?;
         let (opening, head) = read_opening(&mut stream).await?;
         // ICE has no TLS of its own: its media is encrypted.
         let handler = self.handler(opening).filter(|_| opening != Opening::Ice);
-        Ok(handler.map(|handler| (handler, Stream::tls(head, stream, peer))))
+        Ok(handler.map(|handler| (handler, Stream::tls(head, stream, peer, admission))))
     }
 
     fn handler(&self, opening: Opening) -> Option<Handler> {

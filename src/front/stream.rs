@@ -11,8 +11,11 @@ use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
+
+use super::Place;
 
 /// Gives back `head` first, then what `inner` reads.
 #[derive(Debug)]
@@ -68,11 +71,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
 type Plain = Replay<TcpStream>;
 type Encrypted = Replay<TlsStream<Plain>>;
 
-/// A client's connection, with TLS already taken off where it spoke that.
+/// What a connection holds of its port's bounds. Free again when this is dropped, so it goes wherever the socket goes.
+#[derive(Debug)]
+pub struct Admission {
+    pub(super) _slot: OwnedSemaphorePermit,
+    pub(super) _place: Place,
+}
+
+/// A client's connection, with TLS already taken off where it spoke that. Counts as open until it is dropped, after an
+/// upgrade of HTTP too.
 #[derive(Debug)]
 pub struct Stream {
     kind: Kind,
     peer: SocketAddr,
+    admission: Admission,
 }
 
 #[derive(Debug)]
@@ -82,12 +94,12 @@ enum Kind {
 }
 
 impl Stream {
-    pub(super) fn plain(head: Bytes, inner: TcpStream, peer: SocketAddr) -> Self {
-        Self { kind: Kind::Plain(Replay::new(head, inner)), peer }
+    pub(super) fn plain(head: Bytes, inner: TcpStream, peer: SocketAddr, admission: Admission) -> Self {
+        Self { kind: Kind::Plain(Replay::new(head, inner)), peer, admission }
     }
 
-    pub(super) fn tls(head: Bytes, inner: TlsStream<Plain>, peer: SocketAddr) -> Self {
-        Self { kind: Kind::Tls(Box::new(Replay::new(head, inner))), peer }
+    pub(super) fn tls(head: Bytes, inner: TlsStream<Plain>, peer: SocketAddr, admission: Admission) -> Self {
+        Self { kind: Kind::Tls(Box::new(Replay::new(head, inner))), peer, admission }
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -98,10 +110,10 @@ impl Stream {
         matches!(self.kind, Kind::Tls(_))
     }
 
-    /// The socket, and what was read of it. `None` where it speaks TLS.
-    pub fn into_plain(self) -> Option<(TcpStream, Bytes)> {
+    /// The socket, what was read of it, and what must be kept for as long as it is open. `None` where it speaks TLS.
+    pub fn into_plain(self) -> Option<(TcpStream, Bytes, Admission)> {
         match self.kind {
-            Kind::Plain(plain) => Some((plain.inner, plain.head)),
+            Kind::Plain(plain) => Some((plain.inner, plain.head, self.admission)),
             Kind::Tls(_) => None,
         }
     }

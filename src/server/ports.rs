@@ -125,8 +125,8 @@ async fn bind_media(port: u16) -> Result<TcpListener, Failure> {
 }
 
 async fn admit(stream: Stream, ice_tcp: IceTcp) {
-    if let Some((stream, head)) = stream.into_plain() {
-        ice_tcp.admit(stream, head).await;
+    if let Some((stream, head, admission)) = stream.into_plain() {
+        ice_tcp.admit(stream, head, Box::new(admission)).await;
     }
 }
 

@@ -21,6 +21,9 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the kernel may hold for a client. More would be old before it is sent.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
+/// What whoever accepted a connection wants to have dropped when it is closed, and not before.
+pub type Guard = Box<dyn Send>;
+
 /// A connection whose first request is there.
 pub(super) struct Newcomer {
     pub stream: mio::net::TcpStream,
@@ -29,14 +32,15 @@ pub(super) struct Newcomer {
     pub local: SocketAddr,
     /// What was read of it: the first frame, and maybe more.
     pub head: Bytes,
+    pub guard: Guard,
     /// Workers that do not know it.
     asked: usize,
 }
 
 impl Newcomer {
-    pub fn new(stream: mio::net::TcpStream, remote: SocketAddr, local: SocketAddr, head: Bytes) -> Self {
+    pub fn new(stream: mio::net::TcpStream, remote: SocketAddr, local: SocketAddr, head: Bytes, guard: Guard) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        Self { stream, remote: canonical(remote), local: canonical(local), head, asked: 0 }
+        Self { stream, remote: canonical(remote), local: canonical(local), head, guard, asked: 0 }
     }
 
     /// What it says first.
@@ -74,9 +78,10 @@ impl IceTcp {
         Self { doors: doors.into(), full: refused("full"), unknown: refused("unknown") }
     }
 
-    /// Hands the connection to whose client it is from; closes it where that is nobody. `head` is what was already read.
-    pub async fn admit(&self, stream: TcpStream, head: Bytes) {
-        match timeout(FIRST_REQUEST_TIMEOUT, first_request(stream, head)).await {
+    /// Hands the connection to whose client it is from; closes it where that is nobody. `head` is what was already read;
+    /// `guard` is kept until the connection is closed.
+    pub async fn admit(&self, stream: TcpStream, head: Bytes, guard: Guard) {
+        match timeout(FIRST_REQUEST_TIMEOUT, first_request(stream, head, guard)).await {
             Ok(Ok(newcomer)) => {
                 // Anywhere; not the same for all, who would then wake one worker.
                 let first = usize::from(newcomer.remote.port()) % self.doors.len().max(1);
@@ -115,7 +120,7 @@ impl IceTcp {
     }
 }
 
-async fn first_request(mut stream: TcpStream, head: Bytes) -> io::Result<Newcomer> {
+async fn first_request(mut stream: TcpStream, head: Bytes, guard: Guard) -> io::Result<Newcomer> {
     let remote = stream.peer_addr()?;
     let local = stream.local_addr()?;
     let mut read = BytesMut::from(head);
@@ -133,5 +138,5 @@ async fn first_request(mut stream: TcpStream, head: Bytes) -> io::Result<Newcome
     let stream = stream.into_std()?;
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES)?;
-    Ok(Newcomer::new(mio::net::TcpStream::from_std(stream), remote, local, read.freeze()))
+    Ok(Newcomer::new(mio::net::TcpStream::from_std(stream), remote, local, read.freeze(), guard))
 }

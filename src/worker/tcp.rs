@@ -12,12 +12,15 @@ use mio::{Interest, Registry, Token, net::TcpStream};
 
 use super::{
     framing::{Deframer, write_frame},
-    intake::Newcomer,
+    intake::{Guard, Newcomer},
 };
 use crate::sfu::Path;
 
 /// Connections of one worker; a client opens one for each candidate, and keeps one or two.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Connections by the same user name: a client opens one from each of its addresses to each of ours. Beyond, the one that
+/// was silent for longest is closed: who comes anew has lost the old ones.
+const CONNECTIONS_PER_UFRAG_MAX: usize = 32;
 /// What may wait for a client that does not read: a keyframe and half a second more at 1 Mbit/s. Beyond, the newest is
 /// dropped.
 const OUTGOING_BYTES_MAX: usize = 128 * 1024;
@@ -35,6 +38,9 @@ const SILENT_MAX: Duration = Duration::from_secs(60);
 struct Connection {
     stream: TcpStream,
     path: Path,
+    /// Our user name that it was opened by.
+    ufrag: Box<str>,
+    _guard: Guard,
     incoming: Deframer,
     outgoing: Vec<u8>,
     /// It is in the list of those to be flushed.
@@ -53,6 +59,7 @@ pub(super) struct TcpConnections {
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
     by_path: HashMap<Path, usize>,
+    by_ufrag: HashMap<Box<str>, Vec<usize>>,
     first_token: usize,
     readable: VecDeque<usize>,
     dirty: Vec<usize>,
@@ -69,6 +76,7 @@ impl TcpConnections {
             slots: Vec::new(),
             free: Vec::new(),
             by_path: HashMap::new(),
+            by_ufrag: HashMap::new(),
             first_token: first_token.0,
             readable: VecDeque::new(),
             dirty: Vec::new(),
@@ -109,6 +117,8 @@ impl TcpConnections {
         if let Some(old) = self.by_path.get(&path).copied() {
             self.close(old);
         }
+        let ufrag: Box<str> = newcomer.request().map(|request| request.ufrag).unwrap_or_default().into();
+        self.make_way(&ufrag);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
@@ -116,6 +126,8 @@ impl TcpConnections {
         let mut connection = Connection {
             stream: newcomer.stream,
             path,
+            ufrag: ufrag.clone(),
+            _guard: newcomer.guard,
             incoming: Deframer::default(),
             outgoing: Vec::new(),
             dirty: false,
@@ -133,7 +145,17 @@ impl TcpConnections {
         }
         self.slots[slot] = Some(connection);
         self.by_path.insert(path, slot);
+        self.by_ufrag.entry(ufrag).or_default().push(slot);
         self.readable.push_back(slot);
+    }
+
+    /// Closes one connection of this user name where there are as many as may be.
+    fn make_way(&mut self, ufrag: &str) {
+        let Some(its) = self.by_ufrag.get(ufrag).filter(|its| its.len() >= CONNECTIONS_PER_UFRAG_MAX) else { return };
+        let heard_at = |slot: &usize| self.slots.get(*slot)?.as_ref().map(|connection| connection.heard_at);
+        if let Some(silent) = its.iter().copied().min_by_key(heard_at) {
+            self.close(silent);
+        }
     }
 
     /// The kernel has something for, or room in, the connection with this token.
@@ -212,6 +234,12 @@ impl TcpConnections {
         let Some(mut connection) = self.slots[slot].take() else { return };
         let _ = self.registry.deregister(&mut connection.stream);
         self.by_path.remove(&connection.path);
+        if let Some(its) = self.by_ufrag.get_mut(&connection.ufrag) {
+            its.retain(|other| *other != slot);
+            if its.is_empty() {
+                self.by_ufrag.remove(&connection.ufrag);
+            }
+        }
         // Lists may still name the slot: whoever gets it next is at most looked at once in vain.
         self.free.push(slot);
     }

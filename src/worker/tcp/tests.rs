@@ -1,4 +1,7 @@
-use std::net::{TcpListener, TcpStream as StdTcpStream};
+use std::{
+    net::{TcpListener, TcpStream as StdTcpStream},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use mio::{Events, Poll};
@@ -15,6 +18,8 @@ struct Rig {
     listener: TcpListener,
     connections: TcpConnections,
     now: Instant,
+    /// Held once here, and once by each connection that is open.
+    open: Arc<()>,
 }
 
 impl Rig {
@@ -22,7 +27,7 @@ impl Rig {
         let (poll, now) = (Poll::new().unwrap(), Instant::now());
         let connections = TcpConnections::new(now, poll.registry().try_clone().unwrap(), Token(2));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Self { poll, events: Events::with_capacity(64), listener, connections, now }
+        Self { poll, events: Events::with_capacity(64), listener, connections, now, open: Arc::new(()) }
     }
 
     /// A client whose connection was taken, and its path.
@@ -31,7 +36,8 @@ impl Rig {
         let (server, remote) = self.listener.accept().unwrap();
         server.set_nonblocking(true).unwrap();
         let local = server.local_addr().unwrap();
-        let newcomer = intake::Newcomer::new(TcpStream::from_std(server), remote, local, Bytes::copy_from_slice(head));
+        let (head, guard) = (Bytes::copy_from_slice(head), Box::new(self.open.clone()));
+        let newcomer = intake::Newcomer::new(TcpStream::from_std(server), remote, local, head, guard);
         self.connections.adopt(self.now, newcomer, local, |_, frame| heard.push(frame.to_vec()));
         (client, Path::tcp(local, remote))
     }
@@ -178,4 +184,41 @@ fn a_connection_goes_with_its_transport_and_when_it_is_silent() {
     }
     assert_eq!(last, [4, 59]);
     assert_eq!(rig.connections.poll_timeout(), None);
+}
+
+/// A STUN request with this user name of ours.
+fn request(ufrag: &str) -> Vec<u8> {
+    let name = format!("{ufrag}:them");
+    let padded = name.len().next_multiple_of(4);
+    let mut request = vec![0, 1, 0, 4 + padded as u8, 0x21, 0x12, 0xa4, 0x42];
+    request.extend([9; 12]);
+    request.extend([0, 6, 0, name.len() as u8]);
+    request.extend(name.as_bytes());
+    request.resize(24 + padded, 0);
+    request
+}
+
+#[test]
+fn one_user_name_cannot_take_every_place_and_who_comes_anew_gets_in() {
+    let (mut rig, mut heard) = (Rig::new(), Vec::new());
+    let (_other, other) = rig.client(&framed(&request("bob")), &mut heard);
+    let mut clients = Vec::new();
+    for n in 0..CONNECTIONS_PER_UFRAG_MAX + 8 {
+        rig.now += Duration::from_millis(10);
+        clients.push(rig.client(&framed(&request("eve")), &mut heard));
+        // The first one is in use.
+        let first = clients[0].1;
+        let slot = rig.connections.by_path[&first];
+        rig.connections.slots[slot].as_mut().unwrap().heard_at = rig.now;
+        assert!(n < CONNECTIONS_PER_UFRAG_MAX || rig.connections.len() == CONNECTIONS_PER_UFRAG_MAX + 1);
+    }
+    let kept: Vec<bool> = clients.iter().map(|(_, path)| rig.connections.by_path.contains_key(path)).collect();
+    assert!(kept[0] && rig.connections.by_path.contains_key(&other), "who is heard of stays, and so do others");
+    assert!(kept[1..9].iter().all(|kept| !kept), "the longest silent went");
+    assert!(kept[9..].iter().all(|kept| *kept));
+    assert_eq!(heard.len(), clients.len() + 1, "the request of each was read");
+    assert_eq!(Arc::strong_count(&rig.open), 1 + CONNECTIONS_PER_UFRAG_MAX + 1, "its guard goes with each connection");
+    drop(clients);
+    rig.until(&mut heard, |rig, _| rig.connections.len() == 1);
+    assert_eq!((rig.connections.by_ufrag.len(), Arc::strong_count(&rig.open)), (1, 2));
 }
