@@ -25,6 +25,7 @@ use crate::{
     auth::ApiKeys,
     cli::Failure,
     config::Config,
+    front::Crowd,
     http::{self, App, Options, Readiness, guard::Guard},
     interview::{self, Interviews, Library, Providers},
     rooms::{Listeners, Rooms},
@@ -90,7 +91,8 @@ impl Server {
         let tcp = ports.media_addresses().map_err(fault)?;
         let (workers, ice_tcp) = worker::start_with_tcp(&config.rtc, &tcp, metrics.clone()).map_err(fault)?;
         let stop = CancellationToken::new();
-        let turn_server = turn_server(&config, &ports, &workers, &metrics, &stop).await?;
+        let guard = Guard::new(&config.limits, config.server.trusted_proxies.clone(), metrics.clone());
+        let turn_server = turn_server(&config, &ports, &workers, guard.crowd(), &metrics, &stop).await?;
         let store = Store::open(&config.store, metrics.clone()).await.map_err(fault)?;
         let (providers, lines) = providers(&config, talk, &metrics)?;
         let voice = if providers.tts.name().starts_with("piper") { "piper" } else { "espeak-ng" };
@@ -139,7 +141,6 @@ impl Server {
             ice_servers,
             metrics: metrics.clone(),
         };
-        let guard = Guard::new(&config.limits, config.server.trusted_proxies.clone(), metrics.clone());
         let router = http::app(app, signalling::router(doors));
         // Before anybody is let in: whoever comes back must find the interview that is taken up, not a new room.
         take_up(&interviews).await?;
@@ -204,6 +205,7 @@ async fn turn_server(
     config: &Config,
     ports: &Ports,
     workers: &[(WorkerHandle, mpsc::Receiver<Event>)],
+    crowd: Crowd,
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Result<Option<TurnServer>, Failure> {
@@ -219,7 +221,7 @@ async fn turn_server(
         https: config.server.public_port().unwrap_or(ports.address.port()),
         tls: ports.tls(),
     };
-    let started = TurnServer::start(&config.turn_server, &media, public, metrics.clone(), stop.clone());
+    let started = TurnServer::start(&config.turn_server, &media, public, crowd, metrics.clone(), stop.clone());
     started.await.map(Some).map_err(fault)
 }
 

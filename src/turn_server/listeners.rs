@@ -18,7 +18,7 @@ use super::{
     client::{self, Context, Wire},
     gate,
 };
-use crate::front::{self, Handler};
+use crate::front::{self, Crowd, Handler};
 
 /// Messages on their way to one client's task; a further one is dropped, as any network would.
 const INBOX_MAX: usize = 256;
@@ -43,8 +43,8 @@ pub async fn bind<S, F: Future<Output = io::Result<S>>>(
 }
 
 /// Datagrams of all clients. Only a client that asks for an allocation is remembered, by its address; for seconds, if it
-/// shows no good credentials.
-pub async fn datagrams(socket: UdpSocket, context: Context, allocations_max: usize) {
+/// shows no good credentials. One source must not take the places of all others: `crowd` counts it.
+pub async fn datagrams(socket: UdpSocket, context: Context, crowd: Crowd, allocations_max: usize) {
     let socket = Arc::new(socket);
     let clients_max = allocations_max.saturating_mul(CLIENTS_PER_ALLOCATION);
     let mut clients: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
@@ -80,18 +80,23 @@ pub async fn datagrams(socket: UdpSocket, context: Context, allocations_max: usi
         }
         match greet(from, bytes) {
             Greeting::Answer(answer) => _ = socket.try_send_to(&answer, from),
-            Greeting::Welcome if clients.len() < clients_max => {
+            Greeting::Welcome => {
+                let place = if clients.len() < clients_max { crowd.enter(from.ip().to_canonical()) } else { None };
+                let Some(place) = place else {
+                    context.metrics.turn_server_refused.with_label_values(&["capacity"]).inc();
+                    continue;
+                };
                 let (inbox, messages) = mpsc::channel(INBOX_MAX);
                 let _ = inbox.try_send(bytes.to_vec());
                 clients.insert(from, inbox);
                 let wire = Wire::Datagrams { inbox: messages, socket: socket.clone(), client: from };
                 let context = context.clone();
                 tasks.spawn(async move {
+                    let _place = place;
                     client::run(context, wire, from).await;
                     from
                 });
             }
-            Greeting::Welcome => context.metrics.turn_server_refused.with_label_values(&["capacity"]).inc(),
             Greeting::Nothing => {}
         }
     }

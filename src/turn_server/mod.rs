@@ -37,7 +37,7 @@ pub use self::peers::Media;
 use self::{client::Context, peers::Peers, quotas::Quotas, session::Policy};
 use crate::{
     auth::Secret,
-    front::{self, Front, Handler},
+    front::{self, Crowd, Front, Handler},
     telemetry::Metrics,
     tls::Tls,
 };
@@ -147,12 +147,13 @@ pub struct TurnServer {
 }
 
 impl TurnServer {
-    /// `media`: where clients send media to. Must be called inside a tokio runtime; stops when `stop` is
+    /// `media`: where clients send media to; `crowd`: how many clients one source may have at the relay's ports. Must be called inside a tokio runtime; stops when `stop` is
     /// cancelled.
     pub async fn start(
         config: &Config,
         media: &[Media],
         public: Public,
+        crowd: Crowd,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
@@ -176,7 +177,7 @@ impl TurnServer {
             let key = "turn_server.udp_listen";
             let socket = listeners::bind(at, UdpSocket::bind).await.map_err(|error| cannot(key, at, error))?;
             tell("turn", Some(at), socket.local_addr().map_err(|error| cannot(key, at, error))?.port(), "udp");
-            tasks.spawn(listeners::datagrams(socket, context, config.allocations_max));
+            tasks.spawn(listeners::datagrams(socket, context, crowd.clone(), config.allocations_max));
         }
         let with_tls = config.tls_listen.filter(|_| public.tls.is_some());
         for (key, scheme, at, tls) in [
@@ -186,7 +187,7 @@ impl TurnServer {
             let Some(at) = at else { continue };
             let listener = listeners::bind(at, TcpListener::bind).await.map_err(|error| cannot(key, at, error))?;
             tell(scheme, Some(at), listener.local_addr().map_err(|error| cannot(key, at, error))?.port(), "tcp");
-            let front = Front { tls, turn: Some(handler.clone()), ..Front::default() };
+            let front = Front { crowd: crowd.clone(), tls, turn: Some(handler.clone()), ..Front::default() };
             tasks.spawn(front::serve(listener, front, stop.clone()));
         }
         if public.tls.is_some() {

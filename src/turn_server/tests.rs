@@ -287,6 +287,10 @@ struct Real {
 
 impl Real {
     async fn start() -> Self {
+        Self::start_with(Crowd::default()).await
+    }
+
+    async fn start_with(crowd: Crowd) -> Self {
         let media = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         closed.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -301,8 +305,9 @@ impl Real {
         let config =
             Config { udp_listen: listen, tcp_listen: listen, allocations_per_user_max: 3, ..Config::default() };
         let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
-        let server =
-            TurnServer::start(&config, &[(at, None)], Public::default(), metrics.clone(), stop.clone()).await.unwrap();
+        let started =
+            TurnServer::start(&config, &[(at, None)], Public::default(), crowd, metrics.clone(), stop.clone()).await;
+        let server = started.unwrap();
         Self { server, media: at, closed, metrics, _stop: stop.drop_guard() }
     }
 
@@ -371,6 +376,37 @@ async fn one_greedy_client_leaves_room_for_others() {
 }
 
 #[tokio::test]
+async fn one_source_cannot_take_every_place_of_the_relay() {
+    // By TCP the third connection is closed, whatever it would have said.
+    let real = Real::start_with(Crowd::new(2, Some)).await;
+    let mut held = Vec::new();
+    for tag in 1..=2 {
+        let mut ada = real.client("tcp", tag).await;
+        ada.allocate().await.unwrap();
+        held.push(ada);
+    }
+    assert!(real.client("tcp", 3).await.binding().await.is_err());
+    // By UDP a third that asks for an allocation is not remembered, and the first two keep theirs.
+    let real = Real::start_with(Crowd::new(2, Some)).await;
+    for tag in 1..=2 {
+        let mut ada = real.client("udp", tag).await;
+        ada.allocate().await.unwrap();
+        held.push(ada);
+    }
+    let refused = async {
+        while real.metrics.turn_server_refused.with_label_values(&["capacity"]).get() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mut third = real.client("udp", 3).await;
+    tokio::select! {
+        allocated = third.allocate() => panic!("{allocated:?}"),
+        () = refused => {}
+    }
+    held.last_mut().unwrap().permit(real.media.ip()).await.unwrap();
+}
+
+#[tokio::test]
 async fn strangers_leave_nothing_behind() {
     let real = Real::start().await;
     let wrong = Credentials::new(&"guess".into(), client::now().unix + 600, 1);
@@ -391,7 +427,7 @@ async fn a_port_in_use_is_named_with_what_to_do() {
     let config = Config { udp_listen: taken.local_addr().ok(), tcp_listen: None, ..Config::default() };
     let media = [("127.0.0.1:9".parse().unwrap(), None)];
     let (metrics, stop) = (Arc::new(Metrics::new()), CancellationToken::new());
-    let started = TurnServer::start(&config, &media, Public::default(), metrics, stop).await;
+    let started = TurnServer::start(&config, &media, Public::default(), Crowd::default(), metrics, stop).await;
     let error = started.err().expect("the port is taken").to_string();
     assert!(error.contains("turn_server.udp_listen") && error.contains("another TURN server"), "{error}");
 }
