@@ -165,6 +165,72 @@ async fn lines_that_were_acknowledged_outlive_a_process_that_did_not_close() {
 }
 
 #[tokio::test]
+async fn a_database_of_the_first_version_opens_and_keeps_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("viva.db");
+    let all = sqlx::migrate!("src/store/migrations");
+    let first = sqlx::migrate::Migrator::with_migrations(all.iter().take(1).cloned().collect());
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(true);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    first.run(&pool).await.unwrap();
+    for row in [
+        "INSERT INTO interviews VALUES ('A', 'hall', 'p', 'ada', 'sam', 'Sam', 'hash', 'live', NULL, 1, 2, NULL, 3, 6)",
+        "INSERT INTO interviews VALUES ('B', 'B', 'p', 'ada', 'kim', 'Kim', '', 'ended', 'left', 1, 2, 3, 4, 6)",
+        "INSERT INTO consents VALUES (7, 'A', 'sam', 'transcription', 1, '1', 'page', 5)",
+        "INSERT INTO transcript VALUES ('A', 0, 'sam', 'Sam', 'interviewee', 100, 900, 'kept', 'q1', 0)",
+        "INSERT INTO turns VALUES ('A', 0, NULL, 'greet', 5, 0, 1, 2, 3, 4, 5, 6)",
+    ] {
+        sqlx::query(row).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+
+    let store = open(&path).await.unwrap();
+    let a = store.interview(&"A".into()).await.unwrap().unwrap();
+    let expected = Interview {
+        room: "hall".into(),
+        plan: "p".into(),
+        interviewee: "sam".into(),
+        state: InterviewState::Live,
+        created_at_ms: 1,
+        started_at_ms: Some(2),
+        questions_asked: 3,
+        ..interview("A")
+    };
+    assert_eq!(format!("{a:?}"), format!("{expected:?}"));
+    assert_eq!(store.invite_hash(&"A".into()).await.unwrap().as_deref(), Some("hash"));
+    let b = store.interview(&"B".into()).await.unwrap().unwrap();
+    assert_eq!((b.end_reason, b.ended_at_ms), (Some(EndReason::Left), Some(3)));
+    assert_eq!(store.all_consents(&"A".into()).await.unwrap().len(), 1);
+    assert_eq!(store.lines(&"A".into()).await.unwrap()[0].text.0, "kept");
+    assert_eq!(store.turns(&"A".into()).await.unwrap()[0].times.first_packet_us, Some(6));
+
+    // The tables still hold on to each other, what was decided is still for good, and rooms see a second interview.
+    let broken = sqlx::query("PRAGMA foreign_key_check").fetch_all(&store.readers).await.unwrap();
+    assert!(broken.is_empty());
+    let stray = TranscriptLine { interview: "nobody's".into(), ..line(0, "stray") };
+    assert!(store.put_line(&stray).await.is_err());
+    assert!(sqlx::query("DELETE FROM interviews WHERE id = 'A'").execute(&store.writer).await.is_err());
+    assert!(sqlx::query("DELETE FROM consents").execute(&store.writer).await.is_err());
+    let again = Interview { room: "hall".into(), ..interview("C") };
+    assert!(store.insert_interview(&again, "").await.is_err(), "one at a time");
+    store.set_ended(&"A".into(), EndReason::Completed, 9).await.unwrap();
+    store.insert_interview(&again, "").await.unwrap();
+}
+
+#[test]
+fn migrations_that_databases_have_been_through_are_not_changed() {
+    // A database that was made with another text does not open any more: changes come in a further file.
+    let published = [
+        "4a5144d83dd9f7701f32a338f92211a5fa3b157fd6890d12582c87f9f094be235a12f8acdb8da9094b82426503d96178",
+        "f5a8a9ca02f01b79e611da49bd57c90f7dd683a2e4672ef10c74ee2c235b189f899979564e98e8be399f070ee2d2841e",
+    ];
+    let migrations = sqlx::migrate!("src/store/migrations");
+    let hex = |sum: &[u8]| sum.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let sums: Vec<_> = migrations.iter().map(|migration| hex(&migration.checksum)).collect();
+    assert_eq!(sums, published);
+}
+
+#[tokio::test]
 async fn mistakes_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let metrics = || Arc::new(Metrics::new());

@@ -2,7 +2,7 @@
 
 CREATE TABLE interviews (
     id               TEXT PRIMARY KEY NOT NULL,
-    room             TEXT NOT NULL,
+    room             TEXT NOT NULL UNIQUE,
     plan             TEXT NOT NULL,
     persona          TEXT NOT NULL,
     interviewee      TEXT NOT NULL,
@@ -18,8 +18,6 @@ CREATE TABLE interviews (
     questions_total  INTEGER NOT NULL
 ) STRICT;
 
--- A room of the integrator's may see many interviews, one at a time.
-CREATE UNIQUE INDEX interviews_room ON interviews (room) WHERE state <> 'ended';
 CREATE INDEX interviews_unfinished ON interviews (created_at_ms) WHERE state <> 'ended';
 
 -- Append-only: the triggers below refuse to change or delete a decision. The latest row of a person and purpose holds.
