@@ -164,6 +164,13 @@ pub struct Interview {
     pub questions_total: u32,
 }
 
+impl Interview {
+    /// Whether its room is its own, as of all that were made by REST; else it is the integrator's, which sees many.
+    pub fn has_own_room(&self) -> bool {
+        self.room.as_str() == self.id.as_str()
+    }
+}
+
 /// One line of the transcript.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TranscriptLine {

@@ -20,6 +20,7 @@ use viva::{
     auth::{ApiKeys, Claims, Grants},
     http::{self, App, Options, Readiness, listener},
     interview::{self, Interviews, Providers},
+    model::{Role, TranscriptLine},
     rooms::{self, Listeners, Rooms},
     signalling::{self, livekit::Signalling},
     speech::{
@@ -50,6 +51,7 @@ struct Rig {
     router: Router,
     keys: Arc<ApiKeys>,
     readiness: Readiness,
+    store: Store,
     _folder: tempfile::TempDir,
 }
 
@@ -115,7 +117,7 @@ impl Rig {
             agents,
             interviews,
             rooms: rooms.clone(),
-            store,
+            store: store.clone(),
             keys: keys.clone(),
             metrics: metrics.clone(),
             readiness: readiness.clone(),
@@ -131,7 +133,7 @@ impl Rig {
                 metrics,
             }),
         );
-        Self { router, keys, readiness, _folder: folder }
+        Self { router, keys, readiness, store, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -286,6 +288,66 @@ async fn a_practice_interview_is_made_and_its_tokens_open_what_they_should() {
 
     rig.post(&format!("{path}/end"), Some(&stranger), json!({})).await.is_problem(403, "wrong_room");
     assert_eq!(rig.post(&format!("{path}/end"), Some(token), json!({})).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn of_the_interviews_of_a_room_people_read_those_that_they_were_part_of() {
+    let rig = Rig::new().await;
+    let admin = rig.mint("service", Grants { room_admin: true, room: "office".into(), ..Grants::default() });
+    let metadata = json!({ "plan": "backend-engineer" }).to_string();
+    let asked = json!({ "room": "office", "agentName": "viva-interviewer", "metadata": metadata });
+    let made = rig.post("/twirp/livekit.AgentDispatchService/CreateDispatch", Some(&admin), asked).await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.body);
+    let begun = async {
+        loop {
+            match rig.store.unfinished().await.expect("answers").pop() {
+                Some(interview) => break interview,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    let id = tokio::time::timeout(Duration::from_secs(20), begun).await.expect("begins").id;
+    let path = format!("/v1/interviews/{id}");
+    let of_room = |identity: &str| rig.mint(identity, Grants::participant(&"office".into()));
+    let consent = json!({ "purpose": "transcription", "granted": true });
+
+    for part in ["", "/transcript", "/turns"] {
+        let path = format!("{path}{part}");
+        rig.get_as(&path, &of_room("sam")).await.is_problem(403, "not_your_interview");
+        assert_eq!(rig.get_as(&path, &admin).await.status, StatusCode::OK);
+    }
+    // The interviewee, somebody who spoke, and somebody who decided on consent.
+    rig.store.set_interviewee(&id, &"sam".into(), &"Sam".into()).await.expect("stored");
+    let line = TranscriptLine {
+        interview: id.clone(),
+        seq: 0,
+        identity: "max".into(),
+        name: "Max".into(),
+        role: Role::Interviewer,
+        start_ms: 0,
+        end_ms: 1,
+        text: "Hello.".into(),
+        question_id: None,
+        interrupted: false,
+    };
+    rig.store.put_line(&line).await.expect("stored");
+    let consents = format!("{path}/consents");
+    assert_eq!(rig.post(&consents, Some(&of_room("kim")), consent.clone()).await.status, StatusCode::NO_CONTENT);
+    let transcript = format!("{path}/transcript");
+    for identity in ["sam", "max", "kim"] {
+        assert_eq!(rig.get_as(&transcript, &of_room(identity)).await.status, StatusCode::OK, "{identity}");
+    }
+    rig.get_as(&transcript, &of_room("eve")).await.is_problem(403, "not_your_interview");
+    let elsewhere = rig.mint("sam", Grants::participant(&"hall".into()));
+    rig.get_as(&transcript, &elsewhere).await.is_problem(403, "wrong_room");
+
+    // Who comes to the room later was no part of it, and cannot become one.
+    assert_eq!(rig.post(&format!("{path}/end"), Some(&admin), json!({})).await.status, StatusCode::NO_CONTENT);
+    let over = async { while rig.get_as(&path, &admin).await.json()["state"] != "ended" {} };
+    tokio::time::timeout(Duration::from_secs(20), over).await.expect("ends");
+    rig.post(&consents, Some(&of_room("eve")), consent.clone()).await.is_problem(403, "not_your_interview");
+    rig.get_as(&transcript, &of_room("eve")).await.is_problem(403, "not_your_interview");
+    assert_eq!(rig.post(&consents, Some(&of_room("sam")), consent).await.status, StatusCode::NO_CONTENT);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use super::{App, error::ApiError};
 use crate::{
     auth::{AuthError, Claims, bearer},
     id::Identity,
+    interview::Interviews,
     model::Interview,
 };
 
@@ -43,12 +44,22 @@ impl Bearer {
         }
     }
 
-    /// Participants of the room may read what they were part of, and so may a service with an API token.
-    pub fn may_read(&self, interview: &Interview) -> Result<(), ApiError> {
+    /// Participants may read what they were part of, and so may a service with an API token. A room of the integrator's
+    /// sees many interviews, so that a token for it alone does not tell of which one its holder was part.
+    pub async fn may_read(&self, interviews: &Interviews, interview: &Interview) -> Result<(), ApiError> {
         if self.0.grants.room_list || self.may_administer(interview) {
             return Ok(());
         }
-        self.participant_of(interview).map(drop)
+        let identity = self.participant_of(interview)?;
+        if interview.has_own_room() || interviews.took_part(&interview.id, &identity).await? {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            axum::http::StatusCode::FORBIDDEN,
+            "not_your_interview",
+            "You were not part of this interview: its room sees others too. Use the token of its interviewee or of \
+             somebody who decided on consent or spoke in it, or one with `roomAdmin` for the room.",
+        ))
     }
 
     /// Whether the token holds `roomAdmin` for this room, or for all where it names none.

@@ -19,7 +19,7 @@ use crate::{
     auth::{Claims, DEFAULT_TTL, Grants, bearer},
     id::{Identity, InterviewId, RoomName},
     interview::{ConsentError, InterviewError, NewInterview},
-    model::{Interview, Personal, Purpose, ROLE_ATTRIBUTE, Role},
+    model::{Interview, InterviewState, Personal, Purpose, ROLE_ATTRIBUTE, Role},
 };
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -195,6 +195,10 @@ async fn consent(
 ) -> Result<StatusCode> {
     let interview = app.interviews.status(&id).await?;
     let identity = bearer.participant_of(&interview)?;
+    // A decision on record lets its person read; one made afterwards must not.
+    if interview.state == InterviewState::Ended {
+        bearer.may_read(&app.interviews, &interview).await?;
+    }
     let decision = body(decision)?;
     let purpose: Purpose = decision.purpose.parse().map_err(|error: String| ApiError::invalid(sentence(&error)))?;
     if decision.notice_version.chars().count() > NOTICE_VERSION_CHARS_MAX {
@@ -216,20 +220,20 @@ async fn consents(State(app): State<App>, Path(id): Path<InterviewId>, bearer: B
 
 async fn status(State(app): State<App>, Path(id): Path<InterviewId>, bearer: Bearer) -> Result<Json<Interview>> {
     let interview = app.interviews.status(&id).await?;
-    bearer.may_read(&interview)?;
+    bearer.may_read(&app.interviews, &interview).await?;
     Ok(Json(interview))
 }
 
 async fn transcript(State(app): State<App>, Path(id): Path<InterviewId>, bearer: Bearer) -> Result<Json<Value>> {
     let interview = app.interviews.status(&id).await?;
-    bearer.may_read(&interview)?;
+    bearer.may_read(&app.interviews, &interview).await?;
     let lines = app.interviews.transcript(&id).await?;
     Ok(Json(json!({ "interview": interview, "lines": lines })))
 }
 
 async fn turns(State(app): State<App>, Path(id): Path<InterviewId>, bearer: Bearer) -> Result<Json<Value>> {
     let interview = app.interviews.status(&id).await?;
-    bearer.may_read(&interview)?;
+    bearer.may_read(&app.interviews, &interview).await?;
     let turns = app.interviews.turns(&id).await?;
     Ok(Json(json!({ "turns": turns })))
 }

@@ -397,6 +397,11 @@ impl Interviews {
         Ok(self.shared.store.latest_consents(id, identity).await?)
     }
 
+    /// Whether this person was part of this interview, as far as is on record.
+    pub async fn took_part(&self, id: &InterviewId, identity: &Identity) -> Result<bool, InterviewError> {
+        Ok(self.shared.store.took_part(id, identity).await?)
+    }
+
     pub async fn status(&self, id: &InterviewId) -> Result<Interview, InterviewError> {
         self.shared.store.interview(id).await?.ok_or(InterviewError::NotFound)
     }
@@ -461,7 +466,7 @@ impl Interviews {
             .ok_or_else(|| InterviewError::UnknownPersona(interview.persona.clone()))?;
         let id = interview.id.clone();
         // Rooms of interviews that were made here hold whom the interview let in; who is sent into all rooms is not.
-        let reserved = interview.room.as_str() == id.as_str();
+        let reserved = interview.has_own_room();
         let (room, _) = shared.rooms.open_with(&interview.room, RoomSetup { reserved, ..RoomSetup::default() })?;
         place.settle(room.sid());
         let mut agent = room.join_agent(as_seen(&id, persona)).await?;

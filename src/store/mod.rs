@@ -232,6 +232,18 @@ impl Store {
         rows.into_iter().map(rows::ConsentRow::into_model).collect()
     }
 
+    /// Whether this person was part of an interview: is its interviewee, decided on consent, or said something.
+    pub async fn took_part(&self, id: &InterviewId, identity: &Identity) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM interviews WHERE id = ?1 AND interviewee = ?2) \
+             OR EXISTS (SELECT 1 FROM consents WHERE interview = ?1 AND identity = ?2) \
+             OR EXISTS (SELECT 1 FROM transcript WHERE interview = ?1 AND identity = ?2)",
+        )
+        .bind(id.as_str())
+        .bind(identity.as_str());
+        self.timed("took_part", query.fetch_one(&self.readers)).await
+    }
+
     /// Adds a line of the transcript, or replaces the one of the same `seq` (a person who went on talking).
     pub async fn put_line(&self, line: &TranscriptLine) -> Result<(), StoreError> {
         let query = sqlx::query(
