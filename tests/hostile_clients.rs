@@ -335,6 +335,13 @@ async fn an_api_key_has_its_share_and_the_others_have_theirs() {
     let (status, retry, words) = open(token("tenant-a", "a3", "three")).await.expect_err("has two rooms");
     assert_eq!((status, retry), (429, true));
     assert!(words.contains("max_rooms_per_key"), "{words}");
+    let service =
+        viva::auth::Claims::new(&"a".into(), Grants { room_admin: true, room: "three".into(), ..Default::default() });
+    let service = door.keys.mint_by(Some("tenant-a"), service, Duration::from_secs(600)).expect("a known key");
+    let headers = [("Authorization", &*format!("Bearer {service}")), ("Content-Type", "application/json")];
+    let dispatch = "/twirp/livekit.AgentDispatchService/CreateDispatch";
+    let answer = door.ask("POST", dispatch, &headers, r#"{"room": "three", "agentName": "echo"}"#).await;
+    assert!(answer.status == 429 && answer.body.contains("max_rooms_per_key"), "{answer:?}");
     let third = open(token("tenant-a", "a3", "two")).await.expect("let in");
     let (status, _, words) = open(token("tenant-a", "a4", "two")).await.expect_err("has three people");
     assert_eq!(status, 429);

@@ -23,7 +23,7 @@ use crate::{
     auth::{ApiKeys, RoomAgent},
     id::{AgentWorkerId, DispatchId, RoomName},
     interview::{AGENT_IDENTITY, InterviewError, Interviews},
-    rooms::{HookSender, RoomError, RoomNews, Rooms},
+    rooms::{HookSender, RoomError, RoomNews, RoomSetup, Rooms},
     telemetry::Metrics,
 };
 
@@ -141,14 +141,15 @@ impl Agents {
         Ok(())
     }
 
-    /// Sends an agent into a room, which is made if there is none.
+    /// Sends an agent into a room, which is made if there is none, and then counts as one of this API key's.
     pub async fn create_dispatch(
         &self,
         room: &RoomName,
         agent: RoomAgent,
+        key: &str,
     ) -> Result<proto::AgentDispatch, AgentsError> {
         self.check(room, std::slice::from_ref(&agent))?;
-        let sid = self.rooms.open(room)?.sid().clone();
+        let sid = self.rooms.open_by(room, RoomSetup::default(), Some(key))?.0.sid().clone();
         let (room, agent) = (room.clone(), Box::new(agent));
         self.ask(|reply| Ask::Create { sid, room, agent, reply }).await?
     }

@@ -38,7 +38,7 @@ async fn create(call: &Call, agents: &Agents) -> Result<Response> {
     call.administers(&request.room)?;
     let agent =
         RoomAgent { agent_name: request.agent_name, metadata: request.metadata, attributes: request.attributes };
-    call.write(&agents.create_dispatch(&RoomName::from(request.room), agent).await?)
+    call.write(&agents.create_dispatch(&RoomName::from(request.room), agent, &call.claims.iss).await?)
 }
 
 async fn delete(call: &Call, agents: &Agents) -> Result<Response> {
