@@ -17,7 +17,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message as Frame},
 };
 use viva::{
-    agents::{Agents, NEWS_CAPACITY},
+    agents::{Agents, NEWS_CAPACITY, ToWorker},
     auth::{ApiKeys, Claims, DEFAULT_TTL, Grants},
     http::{self, App, Options, Readiness},
     interview::{self, Interviews, Providers},
@@ -310,6 +310,34 @@ async fn agents_come_with_the_making_of_a_room_and_with_every_room() {
     server.call("RoomService/CreateRoom", &server.admin("after"), json!({ "name": "after" })).await;
     let (job, _) = unnamed.takes().await;
     assert_eq!(job.room.unwrap().name, "after", "the interview's room was passed over");
+}
+
+#[tokio::test]
+async fn a_job_whose_agent_can_get_no_token_has_failed() {
+    let server = Server::start().await;
+    // Its key is not among the server's.
+    let mut link = server.agents.connect("gone".into()).await.expect("there is a place");
+    let says = |message| proto::WorkerMessage { message: Some(message) };
+    let registration = proto::RegisterWorkerRequest { agent_name: "echo".into(), ..Default::default() };
+    link.send(says(Said::Register(registration))).await;
+    let asked = json!({ "room": "room", "agentName": "echo" });
+    let (status, _) = server.call("AgentDispatchService/CreateDispatch", &server.admin("room"), asked).await;
+    assert_eq!(status, 200);
+    let job = loop {
+        match tokio::time::timeout(PATIENCE, link.outbound.recv()).await.expect("in time").expect("open") {
+            ToWorker::Message(message) => match message.message {
+                Some(Told::Availability(request)) => break request.job.expect("a job"),
+                _ => continue,
+            },
+            ToWorker::Close(reason) => panic!("{reason}"),
+        }
+    };
+    let answer = proto::AvailabilityResponse { job_id: job.id, available: true, ..Default::default() };
+    link.send(says(Said::Availability(answer))).await;
+    let dispatches = server.agents.dispatches(&"room".into()).await.expect("there is the room");
+    let state = dispatches[0].state.as_ref().expect("a state").jobs[0].state.clone().expect("a state");
+    assert_eq!(state.status(), JobStatus::JsFailed);
+    assert!(state.error.contains("token"), "{}", state.error);
 }
 
 #[tokio::test]

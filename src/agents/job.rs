@@ -18,6 +18,8 @@ pub(super) struct Dispatch {
     pub created: Now,
     /// Nobody asked for it: unnamed agents come to every room.
     pub automatic: bool,
+    /// It had its job for the room. That job may be forgotten by now; a second one is never made.
+    pub room_job_made: bool,
 }
 
 /// Where a job is.

@@ -20,7 +20,7 @@ impl Registry {
     pub(super) fn add(&mut self, now: Now, sid: &RoomSid, agent: RoomAgent, automatic: bool) -> DispatchId {
         let id = DispatchId::random();
         if let Some(room) = self.rooms.get_mut(sid) {
-            room.dispatches.push(Dispatch { id: id.clone(), agent, created: now, automatic });
+            room.dispatches.push(Dispatch { id: id.clone(), agent, created: now, automatic, room_job_made: false });
         }
         id
     }
@@ -33,7 +33,7 @@ impl Registry {
             let name = &dispatch.agent.agent_name;
             let theirs = || room.jobs.iter().filter(|job| job.dispatch == dispatch.id);
             if name == RESIDENT {
-                if theirs().next().is_none() {
+                if !dispatch.room_job_made {
                     wanted.push((dispatch.id.clone(), JobType::JtRoom, None));
                 }
                 continue;
@@ -44,8 +44,7 @@ impl Registry {
                 takes.contains(&(kind as i32)) || (takes.is_empty() && !dispatch.automatic && kind == JobType::JtRoom)
             };
             let fresh = |since: Instant| now.at < since + WAIT_MAX;
-            if takes(JobType::JtRoom) && fresh(dispatch.created.at) && !theirs().any(|job| job.kind == JobType::JtRoom)
-            {
+            if takes(JobType::JtRoom) && fresh(dispatch.created.at) && !dispatch.room_job_made {
                 wanted.push((dispatch.id.clone(), JobType::JtRoom, None));
             }
             for guest in room.people.values() {
@@ -90,7 +89,9 @@ impl Registry {
             };
             room.jobs.remove(oldest);
         }
-        let agent = room.dispatches.iter().find(|d| d.id == dispatch).map(|d| d.agent.clone()).unwrap_or_default();
+        let Some(from) = room.dispatches.iter_mut().find(|d| d.id == dispatch) else { return };
+        from.room_job_made |= kind == JobType::JtRoom;
+        let agent = from.agent.clone();
         let mut job = Job::new(dispatch, kind, target, now);
         let (id, name) = (job.id.clone(), room.name.clone());
         if agent.agent_name == RESIDENT {
@@ -108,11 +109,12 @@ impl Registry {
         let Some(room) = self.rooms.get_mut(sid) else { return };
         let Some(at) = room.jobs.iter().position(|job| job.id == *id && job.stage == Stage::Waiting) else { return };
         let job = &room.jobs[at];
-        let Some(dispatch) = room.dispatches.iter().find(|d| d.id == job.dispatch) else { return };
+        let Some(dispatch) = room.dispatches.iter_mut().find(|d| d.id == job.dispatch) else { return };
         let name = &dispatch.agent.agent_name;
         let Some(worker_id) = choose(&self.workers, name, job.kind, &job.tried) else {
             let mut kinds = self.workers.values().filter_map(|w| w.serves(name)).peekable();
             if kinds.peek().is_some() && job.tried.is_empty() && kinds.all(|kind| kind != job.kind) {
+                dispatch.room_job_made &= job.kind != JobType::JtRoom;
                 room.jobs.remove(at);
                 self.jobs.remove(id);
                 self.metrics.agent_jobs.with_label_values(&["pending"]).dec();

@@ -302,6 +302,13 @@ impl Registry {
         Some(room.dispatches.iter().filter(told).map(|d| room.tell(d)).collect())
     }
 
+    /// The worker that has this job cannot be given it: no token could be made for its agent.
+    pub fn handle_unassigned(&mut self, now: Now, id: &JobId) {
+        if let Some(room) = self.jobs.get(id).cloned() {
+            self.end(now, &room, id, Some("no token could be made for the agent; see the server's log".into()));
+        }
+    }
+
     // The server's own interviewer
 
     pub fn handle_resident_started(&mut self, now: Now, id: &JobId, result: Result<Identity, String>) {

@@ -4,7 +4,7 @@ use livekit_protocol as proto;
 use proto::server_message::Message;
 
 use super::{
-    Now,
+    Now, RESIDENT,
     job::Stage,
     registry::{ENTER_MAX, JOBS_MAX, Output, Registry, RoomWork, kind_label},
     workers::{Registration, Worker},
@@ -13,6 +13,9 @@ use crate::{
     auth::Claims,
     id::{AgentWorkerId, Identity, JobId, RoomSid},
 };
+
+/// Attributes that mean something to this server.
+const OWN_ATTRIBUTES: &str = "viva.";
 
 impl Registry {
     pub fn handle_connected(&mut self, now: Now, id: AgentWorkerId, key: String) {
@@ -138,8 +141,16 @@ impl Registry {
         let Some(worker) = self.workers.get(worker_id) else { return };
         let Some(registration) = &worker.registration else { return };
         let Some(at) = room.jobs.iter().position(|job| job.id == *id) else { return };
+        // Who comes by an identity puts out whoever has it.
+        let is_taken = |identity: &str| {
+            identity == RESIDENT
+                || room.people.contains_key(identity)
+                || room.jobs.iter().any(|job| {
+                    job.id != *id && !job.has_ended() && job.identity.as_ref().is_some_and(|i| i.as_str() == identity)
+                })
+        };
         let identity = match answer.participant_identity.as_str() {
-            "" => Identity::from(format!("agent-{id}")),
+            identity if identity.is_empty() || is_taken(identity) => Identity::from(format!("agent-{id}")),
             identity => Identity::from(identity),
         };
         let mut claims = Claims::new(&identity, registration.grants(&room.name));
@@ -147,6 +158,8 @@ impl Registry {
         claims.name = answer.participant_name;
         claims.metadata = answer.participant_metadata;
         claims.attributes = answer.participant_attributes;
+        // Roles and consent are for people, and not for a worker to give.
+        claims.attributes.retain(|key, _| !key.starts_with(OWN_ATTRIBUTES));
         if !registration.agent_name.is_empty() {
             claims.attributes.entry("lk.agent.name".into()).or_insert_with(|| registration.agent_name.clone());
         }

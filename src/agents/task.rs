@@ -248,7 +248,10 @@ impl Task {
                 let assignment = proto::JobAssignment { job: Some(job), url: None, token };
                 self.send(worker, Message::Assignment(assignment));
             }
-            Err(error) => tracing::error!(%error, "an agent's token could not be made"),
+            Err(error) => {
+                tracing::error!(job = %job.id, %error, "an agent's token could not be made");
+                self.registry.handle_unassigned(now(), &JobId::from(job.id));
+            }
         }
     }
 

@@ -440,6 +440,55 @@ fn the_servers_own_interviewer_is_one_more_name() {
 }
 
 #[test]
+fn an_interviewer_whose_job_is_forgotten_does_not_come_back() {
+    let mut story = Story::with_room(&[RESIDENT, "echo"]);
+    assert_eq!(story.look(), ["interviewer to room"]);
+    let job = JobId::from(story.job(0));
+    story.registry.handle_resident_started(story.now, &job, Ok(RESIDENT.into()));
+    story.registry.handle_resident_ended(story.now, &job, None);
+    story.register("w1", "echo", JobType::JtRoom);
+    let job = story.job(1);
+    story.answers("w1", &job, true);
+    story.reports("w1", &job, JobStatus::JsSuccess);
+    story.register("w2", "echo", JobType::JtParticipant);
+    story.look();
+    for n in 0..JOBS_MAX + 5 {
+        story.event("participant_joined", person(&format!("p{n}"), Kind::Standard));
+    }
+    let seen = story.look();
+    assert!(seen.iter().all(|seen| seen.starts_with("w2 is asked for the participant")), "{seen:?}");
+}
+
+#[test]
+fn a_worker_gives_its_agent_neither_somebody_elses_identity_nor_a_role_nor_consent() {
+    for (wanted, given) in [("helper", true), ("ada", false), (RESIDENT, false), ("taken", false)] {
+        let mut story = Story::with_room(&["echo", "echo"]);
+        story.event("participant_joined", person("ada", Kind::Standard));
+        story.register("w1", "echo", JobType::JtRoom);
+        let [first, second] = [story.job(0), story.job(1)];
+        let answer = |job_id: &str, identity: &str| {
+            let attributes = [("viva.consent", "ai_interviewer"), ("viva.role", "interviewee"), ("mood", "good")];
+            Said::Availability(proto::AvailabilityResponse {
+                job_id: job_id.into(),
+                available: true,
+                participant_identity: identity.into(),
+                participant_attributes: attributes.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+                ..Default::default()
+            })
+        };
+        story.says("w1", answer(&first, "taken"));
+        story.look();
+        story.says("w1", answer(&second, wanted));
+        let Some(Output::Assign { claims, .. }) = story.registry.poll_output() else { panic!("{wanted}") };
+        let expected = if given { wanted.to_owned() } else { format!("agent-{second}") };
+        assert_eq!(claims.sub, expected, "{wanted}");
+        let mut attributes: Vec<_> = claims.attributes.keys().map(String::as_str).collect();
+        attributes.sort_unstable();
+        assert_eq!(attributes, ["lk.agent.name", "mood"]);
+    }
+}
+
+#[test]
 fn workers_that_do_not_keep_to_the_order_are_closed() {
     let mut story = Story::new();
     story.connect("silent");
