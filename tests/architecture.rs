@@ -30,7 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("worker", &["sfu", "id", "media", "telemetry"]),
     ("rooms", &["worker", "sfu", "auth", "id", "media", "model", "telemetry", "limits"]),
     ("signalling", &["rooms", "turn_server", "auth", "id", "model", "telemetry", "limits"]),
-    ("interview", &["rooms", "speech", "store", "model", "id", "media", "telemetry", "auth"]),
+    ("interview", &["rooms", "speech", "store", "model", "id", "media", "telemetry", "auth", "limits"]),
     ("agents", &["interview", "rooms", "auth", "model", "id", "telemetry"]),
     (
         "http",

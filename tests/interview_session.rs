@@ -391,6 +391,43 @@ async fn messages_are_not_read_without_consent_nor_of_others_nor_beyond_a_length
 }
 
 #[tokio::test]
+async fn a_flood_of_messages_is_answered_like_a_few_and_told_once() {
+    let stage = Stage::new().await;
+    stage.joins("sam", "interviewee", ALL).await;
+    stage.hears(&stage.question(0)).await;
+    for n in 0..40 {
+        stage.writes("sam", &"x".repeat(2 + n)).await;
+    }
+    let told = |chat: &[(Vec<String>, String)]| chat.iter().filter(|(_, text)| text.contains("so many")).count();
+    while told(&stage.chat()) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stage.state("listening").await;
+    assert!(told(&stage.chat()) <= 2, "{:?}", stage.chat());
+    assert!(stage.transcript().await.iter().map(String::len).sum::<usize>() < 1000);
+}
+
+#[tokio::test]
+async fn what_was_begun_without_consent_is_not_read_after_it() {
+    let stage = Stage::new().await;
+    stage.joins("sam", "interviewee", "").await;
+    stage.begins_to_write("sam", "s", "what I thought before").await;
+    stage.chat_has(1).await;
+    stage.consents("sam", Purpose::AiInterviewer, true).await;
+    stage.consents("sam", Purpose::Transcription, true).await;
+    stage.hears(&stage.question(0)).await;
+    stage.ends_to_write("sam", "s").await;
+    // Begun with consent, ended after it was withdrawn and given again.
+    stage.begins_to_write("sam", "t", "what I thought between").await;
+    stage.consents("sam", Purpose::AiInterviewer, false).await;
+    stage.consents("sam", Purpose::AiInterviewer, true).await;
+    stage.ends_to_write("sam", "t").await;
+    stage.writes("sam", LONG).await;
+    stage.hears(&stage.question(1)).await;
+    assert!(stage.transcript().await.iter().all(|line| !line.contains("thought")));
+}
+
+#[tokio::test]
 async fn with_voice_alone_the_plan_is_gone_through() {
     let stage = Stage::with(config(), None, false).await;
     let mut sam = stage.joins("sam", "interviewee", ALL).await;

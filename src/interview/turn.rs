@@ -224,6 +224,12 @@ impl TurnDetector {
         sustained.chain(self.deadline()).min()
     }
 
+    /// How much was written for the turn that is under way or may be taken back, bytes.
+    pub fn written(&self) -> usize {
+        let segments = self.segments.iter().chain(&self.committed).filter(|s| s.ear == WRITTEN);
+        segments.map(|s| if let Words::Known { text, .. } = &s.words { text.0.len() } else { 0 }).sum()
+    }
+
     /// Whether voice is heard now.
     pub fn voiced(&self) -> bool {
         self.segments.iter().any(|s| s.ended.is_none())

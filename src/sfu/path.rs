@@ -54,6 +54,8 @@ pub struct Selected {
     current: Option<Proven>,
     /// Another path, nominated once since the current one was.
     challenger: Option<Path>,
+    /// ICE was restarted: what was nominated before counts no more.
+    restarted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -71,24 +73,31 @@ impl Selected {
         if let Some(current) = self.current.as_mut().filter(|current| current.path == path) {
             current.at = now;
             if nominates {
-                self.challenger = None;
+                (self.challenger, self.restarted) = (None, false);
             }
             return false;
         }
-        if !nominates {
+        let dead = self.current.is_some_and(|current| !current.consents(now));
+        // Many clients nominate once: where that path is all that is left, it is taken by its next check.
+        if !nominates && !(dead && self.challenger == Some(path)) {
             return false;
         }
         let at_once = match self.current {
             None => true,
-            Some(current) if !current.consents(now) => true,
+            Some(_) if dead || self.restarted => true,
             Some(current) => current.path.protocol == Protocol::Tcp && path.protocol == Protocol::Udp,
         };
         if !at_once && self.challenger != Some(path) {
             self.challenger = Some(path);
             return false;
         }
-        self.challenger = None;
+        (self.challenger, self.restarted) = (None, false);
         self.current.replace(Proven { path, at: now }).is_some()
+    }
+
+    /// ICE was restarted: the next path that is nominated is used, and the present one until then (RFC 8445 section 9).
+    pub fn handle_restart(&mut self) {
+        (self.challenger, self.restarted) = (None, self.current.is_some());
     }
 
     /// The path that the client nominated; `None` before it did.
@@ -154,6 +163,31 @@ mod tests {
         selected.handle_check(now, udp, false);
         assert!(selected.handle_check(now, tcp, true));
         assert_eq!(selected.path(), Some(tcp));
+    }
+
+    #[test]
+    fn after_a_restart_one_nomination_is_enough_and_until_then_nothing_changes() {
+        let (now, mut selected) = (Instant::now(), Selected::default());
+        let (udp, other, tcp) = paths();
+        selected.handle_check(now, udp, true);
+        selected.handle_restart();
+        assert!(!selected.handle_check(now, tcp, false));
+        assert_eq!(selected.path(), Some(udp));
+        assert!(selected.handle_check(now, other, true), "a client with another address, which nominates once");
+        assert_eq!(selected.path(), Some(other));
+        assert!(!selected.handle_check(now, udp, true), "and from then on as before");
+    }
+
+    #[test]
+    fn a_path_that_was_nominated_once_is_taken_when_the_present_one_has_died() {
+        let (start, mut selected) = (Instant::now(), Selected::default());
+        let (udp, other, _) = paths();
+        let at = |secs| start + Duration::from_secs(secs);
+        selected.handle_check(at(0), udp, true);
+        assert!(!selected.handle_check(at(1), other, true));
+        assert!(!selected.handle_check(at(29), other, false), "the present one may come back");
+        assert!(selected.handle_check(at(31), other, false));
+        assert!(selected.consents(at(31)));
     }
 
     #[test]

@@ -303,7 +303,7 @@ impl Room {
             if ufrag != transport.routed_ufrag {
                 cx.demux.remove_ufrag(&transport.routed_ufrag);
                 cx.demux.add_ufrag(ufrag.clone(), Route { room, participant: key, leg });
-                transport.routed_ufrag = ufrag;
+                transport.handle_route(ufrag);
             }
         }
     }

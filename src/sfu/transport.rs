@@ -208,6 +208,12 @@ impl Transport {
         (!self.closed).then_some(self.deadline)
     }
 
+    /// Checks come with this user name from now on. Another than before means that ICE was restarted.
+    pub fn handle_route(&mut self, ufrag: String) {
+        self.routed_ufrag = ufrag;
+        self.selected.handle_restart();
+    }
+
     /// Our half of the user name of STUN requests to this transport. Changes with an ICE restart.
     pub fn local_ufrag(&mut self) -> String {
         self.rtc.direct_api().local_ice_credentials().ufrag

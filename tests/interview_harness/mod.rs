@@ -550,20 +550,29 @@ impl Stage {
 
     /// Writes a message in the chat as LiveKit's clients do.
     pub async fn writes(&self, identity: &str, message: &str) {
-        let stream_id = format!("chat-{}", message.len());
-        let text = ContentHeader::TextHeader(TextHeader::default());
-        let header = Header { topic: "lk.chat".into(), content_header: Some(text), ..Header::default() };
-        let content = message.as_bytes().to_vec();
-        let values = [
-            Value::StreamHeader(Header { stream_id: stream_id.clone(), ..header }),
-            Value::StreamChunk(Chunk { stream_id: stream_id.clone(), content, ..Chunk::default() }),
-            Value::StreamTrailer(Trailer { stream_id, ..Trailer::default() }),
-        ];
-        for value in values {
-            let packet = Box::new(DataPacket { value: Some(value), ..DataPacket::default() });
-            let from = format!("PA_{identity}").into();
-            self.event(AgentEvent::Data { from, reliable: true, packet }).await;
-        }
+        let stream = format!("chat-{}", message.len());
+        self.begins_to_write(identity, &stream, message).await;
+        self.ends_to_write(identity, &stream).await;
+    }
+
+    /// All of a message but its end.
+    pub async fn begins_to_write(&self, identity: &str, stream: &str, message: &str) {
+        let (stream_id, content) = (stream.to_owned(), message.as_bytes().to_vec());
+        let content_header = Some(ContentHeader::TextHeader(TextHeader::default()));
+        let topic = "lk.chat".to_owned();
+        let header = Header { stream_id: stream_id.clone(), topic, content_header, ..Header::default() };
+        self.sends(identity, Value::StreamHeader(header)).await;
+        self.sends(identity, Value::StreamChunk(Chunk { stream_id, content, ..Chunk::default() })).await;
+    }
+
+    pub async fn ends_to_write(&self, identity: &str, stream: &str) {
+        let stream_id = stream.to_owned();
+        self.sends(identity, Value::StreamTrailer(Trailer { stream_id, ..Trailer::default() })).await;
+    }
+
+    async fn sends(&self, identity: &str, value: Value) {
+        let packet = Box::new(DataPacket { value: Some(value), ..DataPacket::default() });
+        self.event(AgentEvent::Data { from: format!("PA_{identity}").into(), reliable: true, packet }).await;
     }
 
     /// What the interviewer has written in the chat: to whom (nobody: to all), and what.

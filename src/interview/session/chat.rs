@@ -1,15 +1,18 @@
 //! What the interviewee writes instead of saying it: LiveKit's chat, on the topic `lk.chat` and in its two older forms.
 //! What is written is an answer like any other. The interviewer's reply is spoken, and stands in the chat, too.
+//!
+//! Reading is no less than listening: without consent nothing of a message is kept, not even until its end.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use livekit_protocol::{data_packet::Value, data_stream::header::ContentHeader};
 use serde::Deserialize;
 
 use super::{Session, now, people::Person, streams::Stream};
 use crate::{
-    id::{Identity, ParticipantSid},
+    id::ParticipantSid,
     interview::port::RoomPort,
+    limits::{Bucket, Rate},
     model::Personal,
 };
 
@@ -21,6 +24,12 @@ const MESSAGE_MAX: usize = 8_000;
 /// Messages that one person may have begun and not ended. More: the oldest is forgotten.
 const OPEN_MAX: usize = 4;
 
+/// Messages of the interviewee that are answered: each may cost a request to a language model.
+const MESSAGES: Rate = Rate::new(5.0, 0.5);
+/// Answers of the kind below. More: silence.
+const NOTICES: Rate = Rate::new(2.0, 0.2);
+
+const TOO_MANY: &str = "I cannot read so many messages at once. Please send the next one in a moment.";
 const TOO_LONG: &str = "That message is too long for me. Please send what matters most, or say it.";
 const NO_CONSENT: &str = "I may not read messages yet: nobody has agreed that the AI takes part. Agree to that first, then \
                           send it again.";
@@ -37,10 +46,11 @@ struct Open {
     too_long: bool,
 }
 
-/// Puts messages together.
-#[derive(Default)]
+/// Puts messages together, as many as are read.
 pub(super) struct Inbox {
     open: HashMap<ParticipantSid, Vec<Open>>,
+    messages: Bucket,
+    notices: Bucket,
 }
 
 /// What the oldest form carries. Newer components send it beside the stream, marked.
@@ -52,7 +62,21 @@ struct OldMessage {
     ignore_legacy: bool,
 }
 
+/// Whether a message begins with this packet, or is all in it.
+fn begins(value: &Value) -> bool {
+    match value {
+        Value::StreamHeader(header) => header.topic == TOPIC,
+        Value::ChatMessage(_) => true,
+        Value::User(user) => user.topic.as_deref() == Some(OLD_TOPIC),
+        _ => false,
+    }
+}
+
 impl Inbox {
+    pub fn new(now: Instant) -> Self {
+        Self { open: HashMap::new(), messages: Bucket::new(MESSAGES, now), notices: Bucket::new(NOTICES, now) }
+    }
+
     /// Takes a packet of a person; returns the message that it completes.
     pub fn read(&mut self, from: &ParticipantSid, value: &Value) -> Option<Message> {
         match value {
@@ -99,6 +123,11 @@ impl Inbox {
     pub fn forget(&mut self, from: &ParticipantSid) {
         self.open.remove(from);
     }
+
+    /// What was begun counts no more.
+    pub fn clear(&mut self) {
+        self.open.clear();
+    }
 }
 
 fn text(message: &str) -> Option<Message> {
@@ -112,19 +141,24 @@ fn text(message: &str) -> Option<Message> {
 
 impl<P: RoomPort> Session<P> {
     pub(super) async fn handle_chat(&mut self, from: &ParticipantSid, person: &Person, value: &Value) {
-        let Some(message) = self.inbox.read(from, value) else { return };
         // People may write to each other; only the interviewee is answered.
         if !self.people.drives(&person.identity) || self.over {
             return;
         }
-        let consents = self.people.consents(&person.identity);
-        let text = match message {
-            // Reading is no less than listening.
-            _ if !consents.listening => return self.write_to(&person.identity, NO_CONSENT).await,
-            Message::TooLong => return self.write_to(&person.identity, TOO_LONG).await,
-            Message::Text(text) => text,
+        let (now, consents) = (now(), self.people.consents(&person.identity));
+        if !consents.listening {
+            if begins(value) {
+                self.notify(person, NO_CONSENT).await;
+            }
+            return;
+        }
+        let text = match self.inbox.read(from, value) {
+            None => return,
+            Some(_) if !self.inbox.messages.take(now, 1.0) => return self.notify(person, TOO_MANY).await,
+            // Messages that follow each other before they are answered are one turn.
+            Some(Message::Text(text)) if self.detector.written() + text.0.len() <= MESSAGE_MAX => text,
+            Some(_) => return self.notify(person, TOO_LONG).await,
         };
-        let now = now();
         self.conversation.handle_written(now);
         self.settle();
         self.detector.handle_written(&text, now);
@@ -140,10 +174,14 @@ impl<P: RoomPort> Session<P> {
         self.send(Stream { topic: TOPIC, on_behalf: None, attributes: vec![] }.whole(text)).await;
     }
 
-    async fn write_to(&self, identity: &Identity, text: &str) {
+    /// Tells one person why they are not answered.
+    async fn notify(&mut self, person: &Person, text: &str) {
+        if !self.inbox.notices.take(now(), 1.0) {
+            return;
+        }
         let mut packets = Stream { topic: TOPIC, on_behalf: None, attributes: vec![] }.whole(text);
         for packet in &mut packets {
-            packet.destination_identities = vec![identity.as_str().to_owned()];
+            packet.destination_identities = vec![person.identity.as_str().to_owned()];
         }
         self.send(packets).await;
     }
@@ -181,7 +219,7 @@ mod tests {
     }
 
     fn read(values: &[Value]) -> Vec<Message> {
-        let (mut inbox, sam) = (Inbox::default(), ParticipantSid::from("PA_sam"));
+        let (mut inbox, sam) = (Inbox::new(Instant::now()), ParticipantSid::from("PA_sam"));
         let messages = values.iter().filter_map(|v| inbox.read(&sam, v)).collect();
         assert!(inbox.open.values().all(|o| !o.is_empty() && o.len() <= OPEN_MAX));
         messages

@@ -84,6 +84,8 @@ impl<P: RoomPort> Session<P> {
         if purpose == Purpose::AiInterviewer {
             if !granted {
                 self.forget(identity);
+            } else if let Some((identity, name)) = self.met.take_if(|(met, _)| met == identity) {
+                self.record.write(Write::Interviewee(identity, name));
             }
             self.allow_tap(identity, granted).await;
             self.update_presence();
@@ -105,6 +107,7 @@ impl<P: RoomPort> Session<P> {
             self.heard.remove(&ear);
         }
         if self.people.drives(identity) {
+            self.inbox.clear();
             self.detector.forget();
             self.conversation.forget();
         }

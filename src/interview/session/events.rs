@@ -2,7 +2,7 @@
 
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Ear, Session, captions, now, record::Write};
+use super::{Ear, Session, captions, now};
 use crate::{
     id::{Identity, ParticipantSid, TrackSid},
     interview::{port::RoomPort, usable_name},
@@ -49,14 +49,13 @@ impl<P: RoomPort> Session<P> {
         self.update_presence();
     }
 
-    /// The interview was made for whoever comes, and here they are.
+    /// The interview was made for whoever comes, and here they are. Nothing is stored of who has not consented to anything.
     fn meet(&mut self, person: &Person) {
         let words = &mut self.setup.words;
         if let (true, Ok(name)) = (words.name.0.is_empty(), usable_name(&person.name)) {
             words.name = name;
         }
-        let (identity, name) = (person.identity.clone(), words.name.clone());
-        self.record.write(Write::Interviewee(identity, name));
+        self.met = Some((person.identity.clone(), words.name.clone()));
     }
 
     fn handle_tap(&mut self, sid: ParticipantSid, identity: Identity, track: TrackSid, reader: TapReader) {

@@ -48,7 +48,7 @@ use super::{
 };
 use crate::{
     id::{Identity, TrackSid},
-    model::{EndReason, Interview, InterviewState, Purpose, Role},
+    model::{EndReason, Interview, InterviewState, Personal, Purpose, Role},
     rooms::AgentEvent,
     speech::{listener::SpeechEvent, speaker::SpeakerEvent},
     store::{Store, StoreError},
@@ -161,6 +161,8 @@ pub struct Session<P> {
     /// When the interviewee left; set from the start in an interview that is taken up again.
     left_at: Option<Instant>,
     came: bool,
+    /// Whom the interview was found to be for; stored when they consent.
+    met: Option<(Identity, Personal)>,
     time_up: bool,
     active: Option<Active>,
     ending: Option<Ending>,
@@ -205,7 +207,7 @@ impl<P: RoomPort> Session<P> {
             ears_made: 0,
             replies: BTreeMap::new(),
             record,
-            inbox: Inbox::default(),
+            inbox: Inbox::new(now),
             history: Vec::new(),
             attributes: HashMap::new(),
             shown: HashMap::new(),
@@ -215,6 +217,7 @@ impl<P: RoomPort> Session<P> {
             opened: now,
             left_at: resumed.then_some(now),
             came: resumed,
+            met: None,
             time_up: false,
             active: None,
             ending: None,
