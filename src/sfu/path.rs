@@ -79,7 +79,8 @@ impl Selected {
         }
         let dead = self.current.is_some_and(|current| !current.consents(now));
         // Many clients nominate once: where that path is all that is left, it is taken by its next check.
-        if !nominates && !(dead && self.challenger == Some(path)) {
+        let left_over = dead && self.challenger == Some(path);
+        if !nominates && !left_over {
             return false;
         }
         let at_once = match self.current {
