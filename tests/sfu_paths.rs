@@ -3,7 +3,7 @@
 
 mod sfu_harness;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sfu_harness::Sim;
 use viva::{
@@ -115,4 +115,80 @@ fn a_client_that_is_heard_no_more_is_sent_nothing_within_half_a_minute_and_is_to
     sim.run_ms(5_000);
     let heard = talk(&mut sim, anna, ben, &mic, Duration::from_secs(2));
     assert!(heard >= 95, "{heard} of 100");
+}
+
+/// When the core said that nothing comes from this client, and that something does again.
+fn silences(sim: &Sim, client: usize) -> (Vec<Instant>, usize) {
+    let of = sim.events.iter().filter(|event| event.participant == sim.clients[client].sid);
+    let (mut silent, mut heard) = (Vec::new(), 0);
+    for event in of {
+        match event.kind {
+            EventKind::Silent { since } => silent.push(since),
+            EventKind::Heard => heard += 1,
+            _ => {}
+        }
+    }
+    (silent, heard)
+}
+
+#[test]
+fn udp_that_dies_in_the_call_is_told_of_within_seconds_and_so_is_the_return() {
+    let mut sim = Sim::new(85);
+    let (anna, ben, mic) = call(&mut sim);
+    talk(&mut sim, anna, ben, &mic, Duration::from_secs(20));
+    let cut = sim.now;
+    sim.blocked = Some(Protocol::Udp);
+    while silences(&sim, ben).0.is_empty() && sim.now < cut + Duration::from_secs(20) {
+        sim.run_ms(100);
+    }
+    let took = sim.now - cut;
+    println!("told {took:?} after the cut");
+    // A client of str0m checks more seldom than a browser; what is missing is two of its own checks.
+    assert!(took >= Duration::from_secs(2) && took <= Duration::from_secs(8), "{took:?}");
+    let (silent, heard) = silences(&sim, ben);
+    assert_eq!((silent.len(), heard), (1, 0));
+    assert!(silent[0] <= cut + sim.delay, "since its last datagram");
+    assert_eq!(sim.lost_at, None, "it may come back");
+
+    sim.blocked = None;
+    sim.run_ms(5_000);
+    let (silent, heard) = silences(&sim, ben);
+    assert_eq!((silent.len(), heard), (1, 1), "each is told once");
+}
+
+#[test]
+fn who_only_checks_its_path_is_never_silent_and_neither_is_who_loses_much() {
+    for (connections, loss) in [(Connections::One, 0.0), (Connections::Fixed, 0.0), (Connections::One, 0.2)] {
+        let mut sim = Sim::new(86);
+        let muted = sim.join_by(connections, true, 3);
+        sim.join();
+        sim.connect();
+        sim.loss = loss;
+        sim.run_for(Duration::from_secs(300));
+        assert_eq!(silences(&sim, muted), (vec![], 0), "{connections:?}, {loss} lost");
+        assert_eq!(sim.lost_at, None);
+    }
+}
+
+#[test]
+fn nothing_is_said_of_agents_nor_of_who_uses_tcp() {
+    let mut sim = Sim::with_tcp(87);
+    sim.blocked = Some(Protocol::Udp);
+    let by_tcp = sim.join();
+    sim.connect();
+    sim.join_agent();
+    let address = sim.clients[by_tcp].address;
+    sim.cut(address.ip());
+    sim.run_for(Duration::from_secs(60));
+    assert!(sim.lost_at.is_some(), "it is gone");
+    assert_eq!(sim.count(|kind| matches!(kind, EventKind::Silent { .. })), 0);
+}
+
+#[test]
+fn nothing_is_said_of_who_never_connected() {
+    let mut sim = Sim::new(88);
+    sim.blocked = Some(Protocol::Udp);
+    sim.join();
+    sim.run_for(Duration::from_secs(20));
+    assert_eq!(sim.count(|kind| matches!(kind, EventKind::Silent { .. } | EventKind::Connected)), 0);
 }

@@ -44,8 +44,18 @@ impl Room {
                 let Some(p) = self.get_mut(sid) else { return };
                 // One that was never up keeps the time that it has for the first attempt.
                 if p.media == MediaState::Up {
-                    p.media = MediaState::Lost { since: now.at, nudged: false };
+                    p.media = MediaState::Lost { since: now.at, nudged: p.silence.was_asked() };
                     self.tell_quality(sid);
+                }
+            }
+            EventKind::Silent { since } => {
+                if let Some(p) = self.get_mut(sid) {
+                    p.silence.begin(now.at, since);
+                }
+            }
+            EventKind::Heard => {
+                if let Some(p) = self.get_mut(sid) {
+                    p.silence.end();
                 }
             }
             EventKind::Closed { reason } => {

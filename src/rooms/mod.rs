@@ -23,6 +23,7 @@ mod quota;
 mod requests;
 mod revoked;
 mod room;
+mod silence;
 mod speaking;
 mod subscribe;
 mod taps;

@@ -8,7 +8,7 @@ use std::{
 use livekit_protocol as proto;
 use proto::{ParticipantInfo, TrackInfo, TrackSource, participant_info};
 
-use super::{LinkId, Now, data_tracks::DataTracks, direct::Visit, dynacast::Demand, quota::Seat};
+use super::{LinkId, Now, data_tracks::DataTracks, direct::Visit, dynacast::Demand, quota::Seat, silence::Silence};
 use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, TrackSid},
@@ -102,6 +102,7 @@ pub(super) struct Participant {
     /// Present where it comes without sockets at all.
     pub visit: Option<Visit>,
     pub media: MediaState,
+    pub silence: Silence,
     pub tracks: Vec<Track>,
 
     /// Whether it takes every track that it is not told to leave.
@@ -160,6 +161,7 @@ impl Participant {
             link: None,
             visit: None,
             media: MediaState::New,
+            silence: Silence::default(),
             tracks: Vec::new(),
             auto_subscribe: true,
             wanted: HashMap::new(),
@@ -184,6 +186,11 @@ impl Participant {
 
     pub fn is_agent(&self) -> bool {
         self.media == MediaState::None
+    }
+
+    /// Whether it can be told something of its media, which was up when it was heard of last.
+    pub fn is_reachable(&self) -> bool {
+        self.media == MediaState::Up && self.link.is_some()
     }
 
     /// Whether the room stays open for it. An agent that came from outside leaves with the last person; the one that

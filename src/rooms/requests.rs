@@ -101,6 +101,9 @@ impl Room {
     #[allow(deprecated)] // old clients may still send layers
     pub fn handle_request(&mut self, now: Now, link: LinkId, request: SignalRequest) {
         let Some(sid) = self.participants.iter().find(|p| p.link == Some(link)).map(|p| p.sid.clone()) else { return };
+        if let Some(p) = self.get_mut(&sid) {
+            p.silence.handle_message(now.at);
+        }
         let Some(ask) = request.message else { return };
         match ask {
             Ask::Offer(offer) => self.offer(now, &sid, offer),

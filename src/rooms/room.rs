@@ -4,7 +4,8 @@
 //! `poll_timeout`.
 //! Its parts are in `requests` (what clients ask), `direct` (those without a socket), `admin` and `moving` (what services
 //! ask),
-//! `publish`, `subscribe`, `data`, `data_tracks`, `events` (what the media worker says), `speaking`, `agents`, `taps` and `hooks`.
+//! `publish`, `subscribe`, `data`, `data_tracks`, `events` (what the media worker says), `silence`, `speaking`, `agents`,
+//! `taps` and `hooks`.
 //!
 //! Invariants: nobody learns of a hidden participant; a track is announced to a client before media or SDP of it
 //! goes there; the media worker is told of a subscription only where both sides permit it.
@@ -181,7 +182,8 @@ impl Room {
             MediaState::Closed { since } => Some(since + GOODBYE_WITHIN),
             MediaState::Up | MediaState::None => None,
         };
-        let own = [p.refresh_at, p.simulated_speaker_until, p.announcement_deadline(), p.demand_deadline()];
+        let silence = p.silence.poll_timeout().filter(|_| p.is_reachable());
+        let own = [silence, p.refresh_at, p.simulated_speaker_until, p.announcement_deadline(), p.demand_deadline()];
         media.into_iter().chain(own.into_iter().flatten())
     }
 
@@ -197,6 +199,7 @@ impl Room {
         let sids: Vec<_> = self.participants.iter().map(|p| p.sid.clone()).collect();
         for sid in sids {
             self.handle_media_timeout(now, &sid);
+            self.handle_silence(now, &sid);
             let Some(p) = self.get_mut(&sid) else { continue };
             if p.refresh_at.is_some_and(|at| now.at >= at) {
                 self.refresh_token(now, &sid);
@@ -235,6 +238,20 @@ impl Room {
             }
             _ => {}
         }
+    }
+
+    /// A client whose UDP is silent while its socket speaks is made to look for other paths.
+    fn handle_silence(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(p) = self.get_mut(sid) else { return };
+        if !p.is_reachable() || !p.silence.handle_timeout(now.at) {
+            return;
+        }
+        p.refresh_at = None;
+        self.metrics.ice_silences.inc();
+        tracing::info!(room = %self.sid, participant = %sid, "nothing comes by UDP any more: it is to resume");
+        // A socket that closes is what all clients resume after. `Leave` with RESUME before it made LiveKit's Rust core join
+        // anew.
+        self.drop_link(sid);
     }
 
     /// A client comes in by a socket that is about to open. Its first message is in the outputs when this returns.
@@ -330,6 +347,7 @@ impl Room {
         };
         p.claims = Some(claims);
         let last_message_seq = p.last_sequence;
+        p.silence.handle_resume();
         let old = p.link.replace(link);
         let dropped = p.drop_on_resume.take();
         if let Some(old) = old {

@@ -239,6 +239,12 @@ pub enum EventKind {
     Connected,
     /// ICE was lost. It may come back by an ICE restart (then [`EventKind::Connected`] again).
     Disconnected,
+    /// Nothing has come since then from a client that is connected by UDP, though by the rhythm of its checks it should.
+    Silent {
+        since: Instant,
+    },
+    /// Something comes again.
+    Heard,
     /// The transport ended for good (DTLS closed, protocol error). The participant must be removed.
     Closed {
         reason: String,

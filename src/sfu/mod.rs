@@ -23,6 +23,7 @@ mod path;
 mod room;
 mod sdp;
 mod signalling;
+mod silence;
 mod slots;
 mod speakers;
 mod stats;

@@ -59,6 +59,8 @@ pub struct Participant {
     pub main_dirty: bool,
     /// What was told of its connection last: whether all of it stands.
     up: bool,
+    /// Whether it was told that nothing comes from it.
+    silent: bool,
     pub armed: Armed,
     pub budget: Budget,
     routes: Vec<Route>,
@@ -92,6 +94,7 @@ impl Participant {
             dirty: false,
             main_dirty: false,
             up: false,
+            silent: false,
             armed: Armed::default(),
             budget: Budget::new(now),
             routes: Vec::new(),
@@ -137,6 +140,12 @@ impl Participant {
         let sends = self.main.as_ref().is_some_and(|main| main.is_connected() || !main.was_connected());
         let up = receives && sends;
         (std::mem::replace(&mut self.up, up) != up).then_some(up)
+    }
+
+    /// Whether it changed that nothing comes by one of its connections.
+    pub fn silence_changed(&mut self) -> Option<bool> {
+        let silent = [Leg::Main, Leg::Down].into_iter().filter_map(|leg| self.transport(leg)).any(Transport::is_silent);
+        (std::mem::replace(&mut self.silent, silent) != silent).then_some(silent)
     }
 
     pub fn write_rtp(&mut self, ssrc: Ssrc, packet: RtpWrite) -> bool {

@@ -62,6 +62,8 @@ pub struct Selected {
 struct Proven {
     path: Path,
     at: Instant,
+    /// The client went silent, and has not checked this path since.
+    doubted: bool,
 }
 
 impl Selected {
@@ -72,6 +74,7 @@ impl Selected {
     pub fn handle_check(&mut self, now: Instant, path: Path, nominates: bool) -> bool {
         if let Some(current) = self.current.as_mut().filter(|current| current.path == path) {
             current.at = now;
+            current.doubted = false;
             if nominates {
                 (self.challenger, self.restarted) = (None, false);
             }
@@ -85,7 +88,7 @@ impl Selected {
         }
         let at_once = match self.current {
             None => true,
-            Some(_) if dead || self.restarted => true,
+            Some(current) if dead || current.doubted || self.restarted => true,
             Some(current) => current.path.protocol == Protocol::Tcp && path.protocol == Protocol::Udp,
         };
         if !at_once && self.challenger != Some(path) {
@@ -93,7 +96,14 @@ impl Selected {
             return false;
         }
         (self.challenger, self.restarted) = (None, false);
-        self.current.replace(Proven { path, at: now }).is_some()
+        self.current.replace(Proven { path, at: now, doubted: false }).is_some()
+    }
+
+    /// Nothing comes from the client any more: unless it checks this path again, any other that it nominates is taken.
+    pub fn doubt(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.doubted = true;
+        }
     }
 
     /// ICE was restarted: the next path that is nominated is used, and the present one until then (RFC 8445 section 9).
@@ -189,6 +199,21 @@ mod tests {
         assert!(!selected.handle_check(at(29), other, false), "the present one may come back");
         assert!(selected.handle_check(at(31), other, false));
         assert!(selected.consents(at(31)));
+    }
+
+    #[test]
+    fn a_path_that_went_silent_is_left_at_the_first_nomination_unless_it_comes_back() {
+        for comes_back in [false, true] {
+            let (now, mut selected) = (Instant::now(), Selected::default());
+            let (udp, _, tcp) = paths();
+            selected.handle_check(now, udp, true);
+            selected.doubt();
+            if comes_back {
+                selected.handle_check(now, udp, false);
+            }
+            assert_eq!(selected.handle_check(now, tcp, true), !comes_back);
+            assert_eq!(selected.path(), Some(if comes_back { udp } else { tcp }));
+        }
     }
 
     #[test]

@@ -259,6 +259,16 @@ impl Room {
                         None => {}
                     }
                 }
+                Notice::Silent(since) => {
+                    if self.participants.get_mut(key).and_then(Participant::silence_changed) == Some(true) {
+                        self.emit(key, EventKind::Silent { since }, cx);
+                    }
+                }
+                Notice::Heard => {
+                    if self.participants.get_mut(key).and_then(Participant::silence_changed) == Some(false) {
+                        self.emit(key, EventKind::Heard, cx);
+                    }
+                }
                 Notice::ChannelOpen(channel) => {
                     self.mark_dirty(key, leg);
                     // The client's own channel, where it has two connections, is for its packets to us only.

@@ -31,6 +31,7 @@ use super::{
     demux::{binding_request, is_answer_to},
     offers::OfferPlan,
     path::{Path, Protocol, Selected},
+    silence::Silence,
 };
 
 /// The largest data packet that we take and make; LiveKit's clients refuse to send more than 64,000 bytes.
@@ -110,6 +111,10 @@ pub enum Notice {
     Packet(RtpPacket),
     Connected,
     Disconnected,
+    /// Nothing has come since then by UDP, which is in use.
+    Silent(Instant),
+    /// Something comes again.
+    Heard,
     ChannelOpen(DataChannel),
     Data(DataChannel, Bytes),
     /// A packet of a data track.
@@ -160,6 +165,7 @@ pub struct Transport {
     now: Instant,
     deadline: Instant,
     selected: Selected,
+    silence: Silence,
     /// The client's check that is being handled, by its transaction; answered where it proved to be the client's.
     check: Option<[u8; 12]>,
     answered: bool,
@@ -189,6 +195,7 @@ impl Transport {
             now,
             deadline: now,
             selected: Selected::default(),
+            silence: Silence::default(),
             check: None,
             answered: false,
             closed: false,
@@ -205,7 +212,8 @@ impl Transport {
 
     /// When [`Self::flush`] must be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        (!self.closed).then_some(self.deadline)
+        let silence = self.silence.poll_timeout().filter(|_| self.is_watched());
+        (!self.closed).then(|| silence.map_or(self.deadline, |silence| silence.min(self.deadline)))
     }
 
     /// Checks come with this user name from now on. Another than before means that ICE was restarted.
@@ -239,10 +247,17 @@ impl Transport {
         let check = binding_request(datagram);
         (self.check, self.answered) = (check.map(|check| check.transaction), false);
         // Anybody can send nonsense from the client's address: it costs the datagram, not the transport.
-        if self.drive(sink, |rtc| rtc.handle_input(Input::Receive(now, receive))).is_err() {
+        let taken = self.drive(sink, |rtc| rtc.handle_input(Input::Receive(now, receive))).is_ok();
+        if !taken {
             sink.stats.dropped_malformed += 1;
         }
         self.check = None;
+        if self.answered {
+            self.silence.handle_check(now);
+        }
+        if (self.answered || taken && check.is_none()) && self.silence.handle_heard(now) {
+            sink.notices.push(Notice::Heard);
+        }
         if let Some(check) = check
             && self.answered
             && self.selected.handle_check(now, path, check.nominates)
@@ -258,6 +273,22 @@ impl Transport {
             self.close(error.to_string(), sink);
         }
         self.flush_backlog(sink);
+        if self.is_watched()
+            && let Some(since) = self.silence.handle_timeout(now)
+        {
+            self.selected.doubt();
+            sink.notices.push(Notice::Silent(since));
+        }
+    }
+
+    /// Whether its silence matters: other paths may be there where UDP is in use and dead.
+    fn is_watched(&self) -> bool {
+        let by_udp = self.selected.path().is_some_and(|path| path.protocol == Protocol::Udp);
+        self.connected && !self.closed && by_udp
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.silence.is_silent()
     }
 
     /// Takes a client's offer and gives the answer, as str0m writes it.

@@ -69,6 +69,7 @@ metrics! {
     sfu_injected_packets: IntCounter("sfu_injected_packets_total", "Packets of the interviewer's voice handed to the forwarder");
     ice_connections: IntCounterVec("ice_connections_total", "Peer connections that came up, by the protocol of their path (udp, tcp)", ["protocol"]);
     ice_path_changes: IntCounterVec("ice_path_changes_total", "Times that a peer connection went over to another path, by the protocol of the new one (udp, tcp)", ["protocol"]);
+    ice_silences: IntCounter("ice_silences_total", "Clients that were made to resume: nothing came from them by UDP any more, while their socket spoke");
     ice_tcp_connections: IntGauge("ice_tcp_connections", "TCP connections for media that are open now, those in reserve included");
     ice_tcp_refused: IntCounterVec("ice_tcp_refused_total", "TCP connections for media that were closed at once: they began with nothing that we gave out (unknown), or there were too many (full)", ["reason"]);
     worker_busy_seconds: CounterVec("worker_busy_seconds_total", "Time that a media worker spent awake", ["worker"]);

@@ -1,6 +1,7 @@
 """Sound and pictures that can be told apart again: tones and plain colours."""
 
 import asyncio
+import time
 
 import numpy as np
 from livekit import rtc
@@ -85,6 +86,27 @@ async def hears(track, hertz, seconds=1.0, patience=30.0):
                 window = window[len(window) // 2 :]
     except TimeoutError:
         return False
+    finally:
+        await stream.aclose()
+
+
+async def comes_back(track, patience=45.0):
+    """Seconds from now until a sound that stops, as it does soon, is there again; `None` where that does not happen."""
+    stream = rtc.AudioStream(track, sample_rate=RATE, num_channels=1)
+    began, quiet, loud = time.monotonic(), 0.0, 0.0
+    try:
+        async with asyncio.timeout(patience):
+            async for event in stream:
+                samples = np.frombuffer(event.frame.data, dtype=np.int16)
+                seconds = len(samples) / RATE
+                if np.abs(samples).max() > 1_000:
+                    loud += seconds
+                elif quiet < 0.5 or loud < 0.2:
+                    quiet, loud = quiet + seconds, 0.0
+                if quiet >= 0.5 and loud >= 0.2:
+                    return time.monotonic() - began
+    except TimeoutError:
+        return None
     finally:
         await stream.aclose()
 

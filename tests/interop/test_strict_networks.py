@@ -22,6 +22,10 @@ SERVER = "203.0.113.1"
 # As it is promised: without UDP a call stands after 3 s. This machine may do ten other things, so the test allows more
 # and prints what it saw.
 CONNECTED_S_MAX = 6.0
+# When UDP is cut off in the call, sound should be back after some 7 to 9 s. A client gives UDP up by itself after 15 s and more.
+BACK_S_MAX = 15.0
+# The call goes on for this long before.
+CALM_S = 10
 
 
 def as_root(*command, **options):
@@ -77,6 +81,20 @@ class Network:
             "c", sys.executable, PAIR, url, room, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         out, errors = process.communicate(timeout=4 * PATIENCE_S)
+        assert process.returncode == 0, f"{errors[-3000:]}\n{self.log.read_text()[-3000:]}"
+        return json.loads(out.splitlines()[-1])
+
+
+    def cut(self, url):
+        """Two people meet, and after some time UDP is cut off; what bob saw of that."""
+        room = f"strict-{uuid.uuid4().hex[:8]}"
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = self.within("c", sys.executable, PAIR, url, room, "cut", **pipes)
+        first = process.stdout.readline()
+        assert first and json.loads(first)["heard"], process.communicate()[1][-3000:]
+        time.sleep(CALM_S)
+        self.block_all_but()
+        out, errors = process.communicate("cut\n", timeout=4 * PATIENCE_S)
         assert process.returncode == 0, f"{errors[-3000:]}\n{self.log.read_text()[-3000:]}"
         return json.loads(out.splitlines()[-1])
 
@@ -162,6 +180,16 @@ def goes_by_udp(network, url):
 def test_where_udp_works_it_is_used(network):
     network.serve("0.0.0.0:7880")
     goes_by_udp(network, f"ws://{SERVER}:7880")
+
+
+def test_a_call_whose_udp_is_cut_off_goes_on_by_tcp_within_seconds(network):
+    network.serve("0.0.0.0:7880")
+    seen = network.cut(f"ws://{SERVER}:7880")
+    print(f"\nada is heard again {seen['back_s']} s after the cut")
+    assert seen["back_s"] is not None and seen["back_s"] <= BACK_S_MAX, seen
+    assert seen["stayed"], "nobody joined anew"
+    metrics = network.get(f"http://{SERVER}:7880/metrics").decode()
+    assert "viva_ice_silences_total 2" in metrics, metrics
 
 
 def test_ipv6_alone_is_enough(network):

@@ -170,6 +170,87 @@ fn media_that_is_lost_is_waited_for_then_the_participant_goes() {
     assert_eq!(story.look().updates(&bob)[0].state(), State::Disconnected);
 }
 
+/// UDP of this client was cut 5 s ago, as the media worker says now; its socket still speaks.
+fn falls_silent(story: &mut Story, client: &Client) {
+    let cut = story.now.at;
+    story.wait(Duration::from_secs(4));
+    story.ask(client, Ask::Ping(0));
+    story.wait(Duration::from_secs(1));
+    story.event(client, EventKind::Silent { since: cut });
+}
+
+fn is_asked_to_resume(seen: &Seen, client: &Client) -> bool {
+    assert_eq!(seen.leave(client), None, "without a word, which some clients would take for more");
+    seen.hangs_up(client)
+}
+
+#[test]
+fn a_client_whose_udp_dies_is_asked_to_resume_once_and_stays_in_the_room() {
+    let mut story = Story::new();
+    let (ada, bob) = (story.enter("ada"), story.enter("bob"));
+    falls_silent(&mut story, &ada);
+    assert!(!is_asked_to_resume(&story.look(), &ada));
+    story.wait(Duration::from_secs(1));
+    let seen = story.look();
+    assert!(is_asked_to_resume(&seen, &ada));
+    assert!(seen.to(&bob).is_empty(), "nobody else notices");
+    assert_eq!(story.metrics.ice_silences.get(), 1);
+    // It does, but finds no other path: that is waited for, and not asked again.
+    let ada = story.resume(&ada, "ada");
+    for _ in 0..4 {
+        story.ask(&ada, Ask::Ping(0));
+        story.wait(Duration::from_secs(5));
+    }
+    story.event(&ada, EventKind::Disconnected);
+    story.look();
+    story.wait(Duration::from_secs(19));
+    assert!(!is_asked_to_resume(&story.look(), &ada));
+    // It finds one in the end.
+    story.event(&ada, EventKind::Heard);
+    story.event(&ada, EventKind::Connected);
+    story.wait(Duration::from_secs(60));
+    assert!(story.room.get(&ada.sid).is_some());
+    assert!(!is_asked_to_resume(&story.look(), &ada));
+    assert_eq!(story.metrics.ice_silences.get(), 1);
+    // Much later the same happens again.
+    story.wait(Duration::from_secs(600));
+    falls_silent(&mut story, &ada);
+    story.wait(Duration::from_secs(1));
+    assert!(is_asked_to_resume(&story.look(), &ada));
+}
+
+#[test]
+fn nobody_is_asked_to_resume_without_cause_or_use() {
+    let mut story = Story::new();
+    // One comes back before it is asked; one came by itself already; one says nothing either; one has no media yet; one
+    // has no socket; and one lives in the server.
+    let [back, resumed, mute, new, lone] = ["back", "resumed", "mute", "new", "lone"].map(|name| story.enter(name));
+    let fresh = story.join("fresh");
+    let (agent, _) = story.agent();
+    story.hang_up(&lone);
+    falls_silent(&mut story, &back);
+    story.event(&back, EventKind::Heard);
+    falls_silent(&mut story, &resumed);
+    let resumed = story.resume(&resumed, "resumed");
+    let since = story.now.at - Duration::from_secs(5);
+    story.event(&mute, EventKind::Silent { since });
+    story.event(&lone, EventKind::Silent { since });
+    story.room.handle_event(story.now, &agent, EventKind::Silent { since });
+    falls_silent(&mut story, &fresh);
+    story.look();
+    for _ in 0..2 {
+        for client in [&back, &resumed, &new, &fresh] {
+            story.ask(client, Ask::Ping(0));
+        }
+        story.wait(Duration::from_secs(5));
+    }
+    let seen = story.look();
+    for client in [&back, &resumed, &mute, &new, &lone, &fresh] {
+        assert!(!is_asked_to_resume(&seen, client));
+    }
+    assert_eq!(story.metrics.ice_silences.get(), 0);
+}
+
 #[test]
 fn a_client_that_closes_its_media_may_still_say_why() {
     let mut story = Story::new();
