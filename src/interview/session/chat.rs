@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use livekit_protocol::{data_packet::Value, data_stream::header::ContentHeader};
+use livekit_protocol::{UserPacket, data_packet::Value, data_stream::header::ContentHeader};
 use serde::Deserialize;
 
 use super::{Session, now, people::Person, streams::Stream};
@@ -67,9 +67,18 @@ fn begins(value: &Value) -> bool {
     match value {
         Value::StreamHeader(header) => header.topic == TOPIC,
         Value::ChatMessage(_) => true,
-        Value::User(user) => user.topic.as_deref() == Some(OLD_TOPIC),
+        Value::User(user) => old_message(user).is_some(),
         _ => false,
     }
+}
+
+/// A message in the oldest form, which is not sent in a newer one as well.
+fn old_message(user: &UserPacket) -> Option<String> {
+    if user.topic.as_deref() != Some(OLD_TOPIC) {
+        return None;
+    }
+    let old: OldMessage = serde_json::from_slice(&user.payload).ok()?;
+    (!old.ignore_legacy).then_some(old.message)
 }
 
 impl Inbox {
@@ -111,10 +120,7 @@ impl Inbox {
                 if open.too_long { Some(Message::TooLong) } else { text(&String::from_utf8_lossy(&open.content)) }
             }
             Value::ChatMessage(chat) if !chat.deleted && chat.edit_timestamp.is_none() => text(&chat.message),
-            Value::User(user) if user.topic.as_deref() == Some(OLD_TOPIC) => {
-                let old: OldMessage = serde_json::from_slice(&user.payload).ok()?;
-                if old.ignore_legacy { None } else { text(&old.message) }
-            }
+            Value::User(user) => text(&old_message(user)?),
             _ => None,
         }
     }
@@ -190,7 +196,7 @@ impl<P: RoomPort> Session<P> {
 #[cfg(test)]
 mod tests {
     use livekit_protocol::{
-        ChatMessage, UserPacket,
+        ChatMessage,
         data_stream::{ByteHeader, Chunk, Header, TextHeader, Trailer},
     };
     use proptest::prelude::*;
@@ -241,6 +247,14 @@ mod tests {
         assert_eq!(read(&[old(r#"{"id":"1","timestamp":1,"message":"hello"}"#)]), said("hello"));
         assert_eq!(read(&[old(r#"{"message":"hello","ignoreLegacy":true}"#)]), [], "sent as a stream, too");
         assert_eq!(read(&[old("no json")]), []);
+    }
+
+    #[test]
+    fn a_message_that_is_sent_in_two_forms_begins_once() {
+        let twice =
+            [header("s", TOPIC), old(r#"{"message":"hello","ignoreLegacy":true}"#), chunk("s", b"h"), trailer("s")];
+        assert_eq!(twice.iter().filter(|value| begins(value)).count(), 1);
+        assert!(begins(&old(r#"{"message":"hello"}"#)) && !begins(&header("s", "notes")));
     }
 
     #[test]

@@ -61,7 +61,7 @@ describe('an integrator’s page of React components', () => {
     await page.getByLabel('Message').fill('hello?');
     await page.getByRole('button', { name: 'Send' }).click();
     const { chat } = await shows('an answer in the chat', (now) => now.chat.length > 1);
-    assert.equal(chat[0].message, 'hello?');
+    assert.deepEqual(chat.map((m) => m.message === 'hello?'), [true, false]);
     assert.equal(chat[1].identity, INTERVIEWER);
     assert.match(chat[1].message, /agree/i);
   });
@@ -80,16 +80,17 @@ describe('an integrator’s page of React components', () => {
   });
 
   step('what is said is transcribed for the page as the interviewee’s', async () => {
-    let mine;
-    for (let tries = 0; tries < 3 && !mine; tries++) {
-      await say(page, await speak([0.3, ANSWERS.part, 0.3, ANSWERS.steps, 0.3]));
-      const own = (t) => t.identity === made.identity && t.attributes['lk.transcription_final'] === 'true';
-      const spoke = await shows('own words', (now) => now.transcriptions.some(own), { timeout: 20_000 }).catch(() => undefined);
-      mine = spoke?.transcriptions.filter(own);
+    const own = (t) => t.identity === made.identity && t.attributes['lk.transcription_final'] === 'true';
+    const goesOn = (now) => now.state === 'listening' && text(now.agentTranscriptions).includes(plain(QUESTIONS.hardest));
+    // As people do: once more where a busy machine's pause in the middle was taken for the end.
+    let now;
+    for (let tries = 0; tries < 4 && !now; tries++) {
+      await shows('the assistant to listen', ({ state }) => state === 'listening');
+      await say(page, await speak([0.3, ANSWERS.part, 0.1, ANSWERS.steps, 0.3]));
+      now = await shows('the second question', goesOn, { timeout: 12_000 }).catch(() => undefined);
     }
-    assert.ok(text(mine).includes(ANSWERS.part), JSON.stringify(mine));
-    await shows('the second question', (now) =>
-      now.state === 'listening' && text(now.agentTranscriptions).includes(plain(QUESTIONS.hardest)));
+    assert.ok(now, JSON.stringify(await shown()));
+    assert.ok(text(now.transcriptions.filter(own)).includes(ANSWERS.part), JSON.stringify(now.transcriptions));
   });
 
   step('an answer may be written, and the reply is spoken and stands in the chat', async () => {
