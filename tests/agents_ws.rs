@@ -1,6 +1,8 @@
 //! Workers of agents over a real socket, and the dispatches that send their agents into rooms.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod whole;
+
+use std::{sync::Arc, time::Duration};
 
 use futures::{SinkExt, StreamExt};
 use livekit_protocol as proto;
@@ -17,36 +19,18 @@ use tokio_tungstenite::{
     tungstenite::{self, Message as Frame},
 };
 use viva::{
-    agents::{Agents, NEWS_CAPACITY, ToWorker},
+    agents::{Agents, ToWorker},
     auth::{ApiKeys, Claims, DEFAULT_TTL, Grants},
-    http::{self, App, Options, Readiness},
-    interview::{self, Interviews, Providers},
-    rooms::{self, Listeners, Rooms},
-    signalling::{self, livekit::Signalling},
-    speech::{
-        ProviderError,
-        listener::ListenerConfig,
-        tts::{PcmChunk, TtsProvider},
-    },
-    store::{self, Store},
+    http::App,
+    interview::Interviews,
+    rooms::Rooms,
+    store::Store,
     telemetry::Metrics,
-    worker,
 };
+use whole::{Parts, Whole, whole};
 
 /// Longest that anything here may take; a busy machine makes a test slow, not red.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct NoVoice;
-
-impl TtsProvider for NoVoice {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
-    fn speak(&self, _text: &str) -> mpsc::Receiver<Result<PcmChunk, ProviderError>> {
-        mpsc::channel(1).1
-    }
-}
 
 struct Server {
     address: String,
@@ -67,50 +51,9 @@ struct Worker {
 
 impl Server {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let metrics = Arc::new(Metrics::new());
-        let keys = Arc::new(ApiKeys::dev());
-        let rtc = worker::Config { workers: 1, udp_port_base: 0, ..worker::Config::default() };
-        let workers = worker::start(&rtc, metrics.clone()).expect("a free port");
-        let (news, agents_news) = mpsc::channel(NEWS_CAPACITY);
-        let (hook_sender, hooks) = mpsc::channel(1024);
-        let listeners = Listeners { hooks: Some(hook_sender.clone()), news: Some(news) };
-        let rooms = Rooms::with_listeners(rooms::Config::default(), workers, listeners, metrics.clone());
-        let url = format!("sqlite://{}", folder.path().join("viva.db").display());
-        let store = Store::open(&store::Config { url }, metrics.clone()).await.expect("opens");
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let config = interview::Config {
-            plans_dir: root.join("config/plans"),
-            personas_dir: root.join("config/personas"),
-            ..interview::Config::default()
-        };
-        let providers = Providers { stt: None, tts: Arc::new(NoVoice), voices: HashMap::new(), llm: None };
-        let listener =
-            ListenerConfig { vad_threshold: 0.5, min_speech_ms: 48, min_silence_ms: 300, language: "en".into() };
-        let interviews =
-            Interviews::new(config, rooms.clone(), store.clone(), providers, listener, metrics.clone()).expect("loads");
-        let hook_sender = Some(hook_sender);
-        let agents =
-            Agents::start(agents_news, rooms.clone(), interviews.clone(), keys.clone(), hook_sender, metrics.clone());
-        let options = Options { public_practice: true, public_url: String::new(), voice: "espeak-ng", metrics: true };
-        let app = App {
-            agents: agents.clone(),
-            interviews: interviews.clone(),
-            rooms: rooms.clone(),
-            store: store.clone(),
-            keys: keys.clone(),
-            metrics: metrics.clone(),
-            readiness: Readiness::default(),
-            options: Arc::new(options),
-        };
-        let state = Signalling {
-            config: Default::default(),
-            rooms: rooms.clone(),
-            keys: keys.clone(),
-            ice_servers: Default::default(),
-            metrics: metrics.clone(),
-        };
-        let router = http::app(app, signalling::router(state));
+        let (sender, hooks) = mpsc::channel(1024);
+        let Whole { app, router, folder } = whole(Parts { hooks: Some(sender), ..Parts::default() }).await;
+        let App { agents, interviews, rooms, store, keys, metrics, .. } = app;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         tokio::spawn(async move { axum::serve(listener, router).await });

@@ -1,6 +1,8 @@
 //! The HTTP surface, asked through the router without a socket, and once over loopback for what only a socket shows.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+mod whole;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -11,40 +13,16 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use viva::{
-    agents::{Agents, NEWS_CAPACITY},
     auth::{ApiKeys, Claims, Grants},
-    http::{self, App, Options, Readiness, listener},
-    interview::{self, Interviews, Providers},
+    http::{Readiness, listener},
     model::{Role, TranscriptLine},
-    rooms::{self, Listeners, Rooms},
-    signalling::{self, livekit::Signalling},
-    speech::{
-        ProviderError,
-        listener::ListenerConfig,
-        tts::{PcmChunk, TtsProvider},
-    },
-    store::{self, Store},
-    telemetry::Metrics,
-    turn_server::IceServers,
-    worker,
+    store::Store,
 };
-
-struct NoVoice;
-
-impl TtsProvider for NoVoice {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
-    fn speak(&self, _text: &str) -> mpsc::Receiver<Result<PcmChunk, ProviderError>> {
-        mpsc::channel(1).1
-    }
-}
+use whole::{Parts, Whole, whole};
 
 /// A server without a socket.
 struct Rig {
@@ -84,56 +62,8 @@ impl Rig {
     }
 
     async fn with(public_practice: bool) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let metrics = Arc::new(Metrics::new());
-        let keys = Arc::new(ApiKeys::dev());
-        let rtc = worker::Config {
-            workers: 1,
-            udp_port_base: 0,
-            advertise_ips: vec![[127, 0, 0, 1].into()],
-            ..worker::Config::default()
-        };
-        let workers = worker::start(&rtc, metrics.clone()).expect("a free port");
-        let (news, agents_news) = mpsc::channel(NEWS_CAPACITY);
-        let listeners = Listeners { hooks: None, news: Some(news) };
-        let rooms = Rooms::with_listeners(rooms::Config::default(), workers, listeners, metrics.clone());
-        let url = format!("sqlite://{}", folder.path().join("viva.db").display());
-        let store = Store::open(&store::Config { url }, metrics.clone()).await.expect("opens");
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let config = interview::Config {
-            plans_dir: root.join("config/plans"),
-            personas_dir: root.join("config/personas"),
-            ..interview::Config::default()
-        };
-        let providers = Providers { stt: None, tts: Arc::new(NoVoice), voices: HashMap::new(), llm: None };
-        let listener =
-            ListenerConfig { vad_threshold: 0.5, min_speech_ms: 48, min_silence_ms: 300, language: "en".into() };
-        let interviews =
-            Interviews::new(config, rooms.clone(), store.clone(), providers, listener, metrics.clone()).expect("loads");
-        let readiness = Readiness::default();
-        let options = Options { public_practice, public_url: String::new(), voice: "espeak-ng", metrics: true };
-        let agents = Agents::start(agents_news, rooms.clone(), interviews.clone(), keys.clone(), None, metrics.clone());
-        let app = App {
-            agents,
-            interviews,
-            rooms: rooms.clone(),
-            store: store.clone(),
-            keys: keys.clone(),
-            metrics: metrics.clone(),
-            readiness: readiness.clone(),
-            options: Arc::new(options),
-        };
-        let router = http::app(
-            app,
-            signalling::router(Signalling {
-                config: Default::default(),
-                rooms,
-                keys: keys.clone(),
-                ice_servers: IceServers::default(),
-                metrics,
-            }),
-        );
-        Self { router, keys, readiness, store, _folder: folder }
+        let Whole { app, router, folder } = whole(Parts { public_practice, ..Parts::default() }).await;
+        Self { router, keys: app.keys, readiness: app.readiness, store: app.store, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -1,7 +1,10 @@
 //! The whole HTTP surface on a real socket, as the server puts it there, and raw clients of it.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+#[path = "../whole/mod.rs"]
+mod whole;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use livekit_protocol as proto;
@@ -9,42 +12,19 @@ use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use viva::{
-    agents::{Agents, NEWS_CAPACITY},
     auth::{ApiKeys, Claims, Grants},
     front::{self, Front},
-    http::{self, App, Options, Readiness, guard, guard::Guard, listener, peer::Network},
-    interview::{self, Interviews, Providers},
-    rooms::{self, Listeners, Rooms},
-    signalling::{self, livekit::Signalling},
-    speech::{
-        ProviderError,
-        listener::ListenerConfig,
-        tts::{PcmChunk, TtsProvider},
-    },
-    store::{self, Store},
+    http::{App, guard, guard::Guard, listener, peer::Network},
+    rooms::{self, Rooms},
     telemetry::Metrics,
-    turn_server::IceServers,
-    worker,
 };
+use whole::{Parts, Whole, whole};
 
 /// Longest that anything here may take; a busy machine makes a test slow, not red.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-struct NoVoice;
-
-impl TtsProvider for NoVoice {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
-    fn speak(&self, _text: &str) -> mpsc::Receiver<Result<PcmChunk, ProviderError>> {
-        mpsc::channel(1).1
-    }
-}
 
 /// What differs from the defaults.
 #[derive(Default)]
@@ -81,61 +61,17 @@ impl Answer {
 
 impl Door {
     pub async fn open(setup: Setup) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let metrics = Arc::new(Metrics::new());
         let keys = match setup.keys.is_empty() {
             true => ApiKeys::dev(),
             false => {
                 ApiKeys::new(setup.keys.iter().map(|(key, secret)| ((*key).to_owned(), (*secret).into())).collect())
             }
         };
-        let keys = Arc::new(keys);
-        let rtc = worker::Config {
-            workers: 1,
-            udp_port_base: 0,
-            advertise_ips: vec![[127, 0, 0, 1].into()],
-            ..worker::Config::default()
-        };
-        let workers = worker::start(&rtc, metrics.clone()).expect("a free port");
-        let (news, agents_news) = mpsc::channel(NEWS_CAPACITY);
-        let listeners = Listeners { hooks: None, news: Some(news) };
-        let rooms = Rooms::with_listeners(setup.rooms, workers, listeners, metrics.clone());
-        let url = format!("sqlite://{}", folder.path().join("viva.db").display());
-        let store = Store::open(&store::Config { url }, metrics.clone()).await.expect("opens");
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let config = interview::Config {
-            plans_dir: root.join("config/plans"),
-            personas_dir: root.join("config/personas"),
-            ..interview::Config::default()
-        };
-        let providers = Providers { stt: None, tts: Arc::new(NoVoice), voices: HashMap::new(), llm: None };
-        let hearing =
-            ListenerConfig { vad_threshold: 0.5, min_speech_ms: 48, min_silence_ms: 300, language: "en".into() };
-        let interviews =
-            Interviews::new(config, rooms.clone(), store.clone(), providers, hearing, metrics.clone()).expect("loads");
-        let readiness = Readiness::default();
-        readiness.set_ready();
-        let options = Options { public_practice: true, metrics: true, ..Options::default() };
-        let agents = Agents::start(agents_news, rooms.clone(), interviews.clone(), keys.clone(), None, metrics.clone());
-        let app = App {
-            agents,
-            interviews,
-            rooms: rooms.clone(),
-            store,
-            keys: keys.clone(),
-            metrics: metrics.clone(),
-            readiness,
-            options: Arc::new(options),
-        };
-        let signalling = signalling::router(Signalling {
-            config: signalling::livekit::Config::default(),
-            rooms: rooms.clone(),
-            keys: keys.clone(),
-            ice_servers: IceServers::default(),
-            metrics: metrics.clone(),
-        });
+        let Whole { app, router, folder } = whole(Parts { rooms: setup.rooms, keys, ..Parts::default() }).await;
+        app.readiness.set_ready();
+        let App { rooms, keys, metrics, .. } = app;
         let guard = Guard::new(&setup.limits, setup.trusted_proxies, metrics.clone());
-        let router = guard.before(http::app(app, signalling));
+        let router = guard.before(router);
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = socket.local_addr().expect("bound");
         let stop = CancellationToken::new();
