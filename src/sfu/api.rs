@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::lane::{LaneEnd, LaneId};
 use crate::{
     id::{DataTrackSid, ParticipantSid, RoomSid, TrackSid},
     media::{OpusFrame, TapWriter},
@@ -103,6 +104,25 @@ pub enum Command {
         participant: ParticipantSid,
         track: TrackSid,
     },
+    /// Makes a track of a participant without a transport that is fed by a lane; it is live at once.
+    PublishLane {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: TrackSid,
+        kind: MediaKind,
+        from: LaneEnd,
+    },
+    /// Feeds a lane from this track from now on. The other end must be there by then: what it does not know is lost.
+    OpenLane {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: TrackSid,
+        to: LaneEnd,
+    },
+    CloseLane {
+        room: RoomSid,
+        lane: LaneId,
+    },
     /// Takes a track down, or forgets its announcement.
     Unpublish {
         room: RoomSid,
@@ -187,6 +207,9 @@ impl Command {
             | Self::Reoffer { room, .. }
             | Self::Publish { room, .. }
             | Self::PublishInjected { room, .. }
+            | Self::PublishLane { room, .. }
+            | Self::OpenLane { room, .. }
+            | Self::CloseLane { room, .. }
             | Self::Unpublish { room, .. }
             | Self::Mute { room, .. }
             | Self::Subscribe { room, .. }

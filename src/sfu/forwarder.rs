@@ -16,6 +16,7 @@ use super::{
 use crate::media::{AudioPacket, TapWrite};
 
 /// A packet of a track, wherever it came from.
+#[derive(Clone)]
 pub struct MediaPacket {
     /// Which stream numbered it.
     pub source: u32,

@@ -51,10 +51,16 @@ impl Room {
             vp8,
             payload: packet.payload,
         };
-        if kind == MediaKind::Video && !self.select_layer(now, track_key, &packet, rank, cx) {
-            return;
+        self.pass(now, track_key, rank, &packet, cx);
+    }
+
+    /// A packet that was published, or came by a lane: to the lanes, then to those here who take its layer.
+    pub(super) fn pass(&mut self, now: Instant, key: TrackKey, rank: usize, packet: &MediaPacket, cx: &mut Context) {
+        self.carry(key, rank, packet, cx);
+        let is_video = self.tracks.get(key).is_some_and(|track| track.kind == MediaKind::Video);
+        if !is_video || self.select_layer(now, key, packet, rank, cx) {
+            self.forward(now, key, packet, cx);
         }
-        self.forward(now, track_key, &packet, cx);
     }
 
     fn select_layer(
@@ -132,7 +138,7 @@ impl Room {
                 captured: now,
                 vp8: None,
             };
-            self.forward(now, key, &packet, cx);
+            self.pass(now, key, 0, &packet, cx);
         }
         if let Some(report) = report {
             self.emit(owner, EventKind::Injected { track: sid.clone(), report, at: now }, cx);
@@ -141,9 +147,8 @@ impl Room {
 
     pub(super) fn need_keyframe(&mut self, now: Instant, key: TrackKey, ssrc: Option<u32>, cx: &mut Context) {
         let Some(track) = self.tracks.get_mut(key).filter(|it| it.kind == MediaKind::Video) else { return };
-        let owner = track.owner;
         match track.need_keyframe(now, ssrc) {
-            Some(ssrc) => self.request_keyframe(now, owner, ssrc, cx),
+            Some(ssrc) => self.request_keyframe(now, key, ssrc, cx),
             None => {
                 let deadline = track.keyframe_deadline();
                 if let (Some(room), Some(at)) = (self.key, deadline) {
@@ -153,7 +158,11 @@ impl Room {
         }
     }
 
-    pub(super) fn request_keyframe(&mut self, now: Instant, owner: ParticipantKey, ssrc: u32, cx: &mut Context) {
+    pub(super) fn request_keyframe(&mut self, now: Instant, track: TrackKey, ssrc: u32, cx: &mut Context) {
+        if self.ask_up_the_lane(track, ssrc, cx) {
+            return;
+        }
+        let Some(owner) = self.tracks.get(track).map(|track| track.owner) else { return };
         self.drive(now, owner, Leg::Main, cx, |transport, sink| {
             transport.request_keyframe(Ssrc::from(ssrc), sink);
         });
@@ -199,6 +208,7 @@ impl Room {
     pub(super) fn take_track(&mut self, now: Instant, key: TrackKey, cx: &mut Context) -> Option<Track> {
         let mut track = self.tracks.remove(key)?;
         self.tracks_by_sid.remove(&track.sid);
+        cx.lanes.forget(&mut track.lanes);
         cx.stats.taps_open -= u64::from(track.tap.take().is_some());
         for subscription in track.subscriptions.drain(..) {
             if let Some(participant) = self.participants.get_mut(subscription.subscriber) {

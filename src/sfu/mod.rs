@@ -2,8 +2,8 @@
 //! argument and datagrams are values, so that a thread, a test and a bench can run it alike.
 //!
 //! Polling order: any number of [`Sfu::handle_command`] and [`Sfu::handle_datagram`], then [`Sfu::handle_timeout`]
-//! once (it sends what they queued), then [`Sfu::poll_transmit`] and [`Sfu::poll_event`] until they are empty, then
-//! sleep until [`Sfu::poll_timeout`]. Time never goes back.
+//! once (it sends what they queued), then [`Sfu::poll_transmit`], [`Sfu::poll_event`] and [`Sfu::poll_relay`] until they
+//! are empty, then sleep until [`Sfu::poll_timeout`]. Time never goes back.
 
 mod api;
 mod clock;
@@ -14,6 +14,7 @@ mod downlinks;
 mod forwarder;
 pub(crate) mod fuzzing;
 mod injector;
+mod lane;
 mod media;
 mod moving;
 mod negotiation;
@@ -40,12 +41,14 @@ use std::{
 
 pub use api::{Command, Connections, DataChannel, Event, EventKind, MediaKind, PendingTrack};
 pub use demux::{BindingRequest, binding_request};
+pub use lane::{LaneEnd, LaneId, Relayed};
 pub use path::{Path, Protocol};
 pub use stats::SfuStats;
 pub use transport::{Certificate, CertificateError, Transmit};
 
 use self::{
     demux::Demux,
+    lane::Lanes,
     participant::{Leg, ParticipantKey},
     room::{Room, RoomKey},
     slots::Slots,
@@ -74,6 +77,7 @@ struct Context {
     transports: TransportConfig,
     demux: Demux<Route>,
     timers: Timers<TimerKey>,
+    lanes: Lanes,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     stats: SfuStats,
@@ -115,6 +119,7 @@ impl Sfu {
                 transports: TransportConfig::new(certificate, udp, tcp),
                 demux: Demux::default(),
                 timers: Timers::default(),
+                lanes: Lanes::default(),
                 transmits: VecDeque::new(),
                 events: VecDeque::new(),
                 stats: SfuStats::default(),
@@ -224,8 +229,11 @@ impl Sfu {
                 }
             }
         }
-        while let Some(key) = self.dirty.pop() {
-            self.with_room(key, |room, cx| room.flush(now, cx));
+        // Rooms may hand packets to each other, and ask each other for keyframes, which are rare.
+        while self.carry_here(now) || !self.dirty.is_empty() {
+            while let Some(key) = self.dirty.pop() {
+                self.with_room(key, |room, cx| room.flush(now, cx));
+            }
         }
     }
 
@@ -274,6 +282,11 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
         Command::Reoffer { participant, .. } => room.reoffer(now, &participant, cx),
         Command::Publish { participant, track, .. } => room.publish(now, &participant, track, cx),
         Command::PublishInjected { participant, track, .. } => room.publish_injected(now, &participant, track, cx),
+        Command::PublishLane { participant, track, kind, from, .. } => {
+            room.publish_lane(now, &participant, track, kind, from, cx);
+        }
+        Command::OpenLane { participant, track, to, .. } => room.open_lane(&participant, &track, to, cx),
+        Command::CloseLane { lane, .. } => room.close_lane(lane, cx),
         Command::Unpublish { participant, track, .. } => room.unpublish(now, &participant, &track, cx),
         Command::Mute { participant, track, muted, .. } => room.mute(now, &participant, &track, muted, cx),
         Command::Subscribe { subscriber, track, subscribed, .. } => {

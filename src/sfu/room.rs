@@ -113,6 +113,7 @@ impl Room {
             self.unroute(key, cx);
         }
         for (_, track) in self.tracks.iter_mut() {
+            cx.lanes.forget(&mut track.lanes);
             cx.stats.taps_open -= u64::from(track.tap.take().is_some());
         }
     }
@@ -238,9 +239,8 @@ impl Room {
             }
         }
         for track in self.tracks.keys() {
-            let due = self.tracks.get_mut(track).and_then(|it| Some((it.owner, it.keyframe_due(now)?)));
-            if let Some((owner, ssrc)) = due {
-                self.request_keyframe(now, owner, ssrc, cx);
+            if let Some(ssrc) = self.tracks.get_mut(track).and_then(|it| it.keyframe_due(now)) {
+                self.request_keyframe(now, track, ssrc, cx);
             }
         }
         self.rearm_room(cx);

@@ -50,6 +50,8 @@ pub struct SfuStats {
     /// Packets of data tracks, from publishers and to subscribers.
     pub data_tracks_in: u64,
     pub data_tracks_out: u64,
+    /// Packets of tracks that went into lanes and that came out of them.
+    pub lane_packets: [u64; 2],
     /// Gauges.
     pub taps_open: u64,
     pub rooms: u64,

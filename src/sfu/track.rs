@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MediaKind, injector::Injector, participant::ParticipantKey, slots::Key, subscription::Subscription};
+use super::{
+    MediaKind, injector::Injector, lane::TrackLanes, participant::ParticipantKey, slots::Key,
+    subscription::Subscription,
+};
 use crate::{id::TrackSid, media::TapWriter};
 
 pub type TrackKey = Key<Track>;
@@ -23,6 +26,7 @@ pub struct Track {
     pub tap: Option<Tap>,
     /// Present on the track of a participant without a transport.
     pub injector: Option<Injector>,
+    pub lanes: TrackLanes,
     /// The layer that is forwarded.
     current: Option<u32>,
     layers: Vec<Layer>,
@@ -64,6 +68,7 @@ impl Track {
             subscriptions: Vec::new(),
             tap: None,
             injector: None,
+            lanes: TrackLanes::default(),
             current: None,
             layers: Vec::new(),
             keyframes: KeyframeRequests::default(),
