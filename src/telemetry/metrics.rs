@@ -60,12 +60,13 @@ metrics! {
     // Media plane
     sfu_packets: IntCounterVec("sfu_packets_total", "RTP packets received from and sent to participants", ["direction", "kind"]);
     sfu_bytes: IntCounterVec("sfu_bytes_total", "RTP payload bytes received from and sent to participants", ["direction", "kind"]);
-    sfu_packets_dropped: IntCounterVec("sfu_packets_dropped_total", "Datagrams and packets dropped, by reason (malformed, unknown_peer, queue_full, flood, tcp_full, no_consent, paused, layer)", ["reason"]);
+    sfu_packets_dropped: IntCounterVec("sfu_packets_dropped_total", "Datagrams and packets dropped, by reason (malformed, unknown_peer, queue_full, flood, tcp_full, lane_full, no_consent, paused, layer)", ["reason"]);
     sfu_forward_duration: Histogram("sfu_forward_duration_seconds", "From a media worker's wake-up until the media packets that it sends on are with the kernel, once for each wake-up that sends any", in MEDIA_BUCKETS);
     sfu_keyframe_requests: IntCounterVec("sfu_keyframe_requests_total", "Picture loss indications received from subscribers (in) and sent to publishers (out)", ["direction"]);
     sfu_nacks: IntCounterVec("sfu_nacks_total", "Packets asked for again by NACK, from subscribers (in) and to publishers (out)", ["direction"]);
     sfu_retransmitted_packets: IntCounterVec("sfu_retransmitted_packets_total", "RTX packets received and sent", ["direction"]);
     sfu_data_track_packets: IntCounterVec("sfu_data_track_packets_total", "Packets of data tracks received from publishers and sent to subscribers", ["direction"]);
+    sfu_lane_packets: IntCounterVec("sfu_lane_packets_total", "Packets of tracks that are shown in another room: on their way there (in), and arrived (out)", ["direction"]);
     sfu_injected_packets: IntCounter("sfu_injected_packets_total", "Packets of the interviewer's voice handed to the forwarder");
     ice_connections: IntCounterVec("ice_connections_total", "Peer connections that came up, by the protocol of their path (udp, tcp)", ["protocol"]);
     ice_path_changes: IntCounterVec("ice_path_changes_total", "Times that a peer connection went over to another path, by the protocol of the new one (udp, tcp)", ["protocol"]);

@@ -1,11 +1,13 @@
 //! Threads and sockets around [`crate::sfu`]: one thread per worker, each with its own UDP port, its own rooms and
 //! nothing shared. A room never leaves its worker, so forwarding needs no lock. TCP connections for media come from
-//! listeners that all workers share ([`IceTcp`]) and then belong to one of them.
+//! listeners that all workers share ([`IceTcp`]) and then belong to one of them. Tracks that are shown in a room of
+//! another worker go there by channels ([`lanes`]).
 
 mod addresses;
 mod framing;
 mod handle;
 mod intake;
+mod lanes;
 mod outbox;
 mod publisher;
 mod socket;
@@ -29,6 +31,7 @@ use tokio::sync::mpsc;
 use self::{
     addresses::Addresses,
     intake::{Door, Newcomer},
+    lanes::Lanes,
     outbox::{EVENTS_MAX, Outbox},
     publisher::Publisher,
     socket::UdpBatch,
@@ -153,12 +156,14 @@ pub fn start_with_tcp(
         parts.push((socket, poll, waker, door, newcomers));
     }
     let ice_tcp = IceTcp::new(parts.iter().map(|(_, _, _, door, _)| door.clone()).collect(), &metrics);
+    let wakers: Vec<_> = parts.iter().map(|(_, _, waker, _, _)| waker.clone()).collect();
     let started: Result<Vec<_>, _> = parts
         .into_iter()
+        .zip(lanes::between(&wakers))
         .enumerate()
-        .map(|(index, (socket, poll, waker, _, newcomers))| {
-            let newcomers = (newcomers, ice_tcp.clone());
-            MediaWorker::start(index, (poll, waker), socket, newcomers, &certificate, (config, tcp), metrics.clone())
+        .map(|(index, ((socket, poll, waker, _, newcomers), lanes))| {
+            let intake = (newcomers, ice_tcp.clone(), lanes);
+            MediaWorker::start(index, (poll, waker), socket, intake, &certificate, (config, tcp), metrics.clone())
         })
         .collect();
     Ok((started?, ice_tcp))
@@ -172,6 +177,7 @@ struct MediaWorker {
     tcp: TcpConnections,
     newcomers: mpsc::Receiver<Newcomer>,
     ice_tcp: IceTcp,
+    lanes: Lanes,
     addresses: Addresses,
     commands: mpsc::Receiver<Command>,
     /// There may be more to read than the last tick took.
@@ -187,7 +193,7 @@ impl MediaWorker {
         index: usize,
         (poll, waker): (mio::Poll, Arc<mio::Waker>),
         mut socket: UdpBatch,
-        (newcomers, ice_tcp): (mpsc::Receiver<Newcomer>, IceTcp),
+        (newcomers, ice_tcp, lanes): (mpsc::Receiver<Newcomer>, IceTcp, Lanes),
         certificate: &Certificate,
         (config, tcp): (&Config, &[SocketAddr]),
         metrics: Arc<Metrics>,
@@ -216,6 +222,7 @@ impl MediaWorker {
             tcp: TcpConnections::new(Instant::now(), registry, FIRST_CONNECTION),
             newcomers,
             ice_tcp,
+            lanes,
             sfu: Sfu::with_tcp(certificate.clone(), addresses.udp(), addresses.tcp()),
             addresses,
             commands,
@@ -250,7 +257,10 @@ impl MediaWorker {
         self.read_commands(now);
         self.read_datagrams(now);
         self.read_connections(now);
+        self.read_lanes(now);
         self.sfu.handle_timeout(now);
+        // First, so that the others work while this one sends.
+        self.send_by_lanes();
         self.send_datagrams();
         let flushed = Instant::now();
         self.send_events();
@@ -333,6 +343,19 @@ impl MediaWorker {
         if let Some(candidate) = addresses.tcp_candidate(newcomer.local) {
             tcp.adopt(now, newcomer, candidate, |path, frame| sfu.handle_datagram(now, path, frame));
         }
+    }
+
+    fn read_lanes(&mut self, now: Instant) {
+        let Self { lanes, sfu, .. } = self;
+        self.more |= lanes.receive(|relayed| sfu.handle_relay(now, relayed));
+    }
+
+    fn send_by_lanes(&mut self) {
+        while let Some((worker, relayed)) = self.sfu.poll_relay() {
+            self.lanes.send(worker, relayed);
+        }
+        self.lanes.wake();
+        self.publisher.lane_dropped += std::mem::take(&mut self.lanes.dropped);
     }
 
     fn send_datagrams(&mut self) {

@@ -32,6 +32,9 @@ pub struct Publisher {
     /// The same for want of room to a client's TCP connection.
     pub tcp_dropped: u64,
     tcp_dropped_counter: IntCounter,
+    /// The same for want of room to another worker.
+    pub lane_dropped: u64,
+    lane_dropped_counter: IntCounter,
     /// TCP connections that are open now, and those that were told of last.
     pub tcp_connections: usize,
     tcp_told: usize,
@@ -71,6 +74,8 @@ impl Publisher {
             (|s| s.retransmitted_out, metrics.sfu_retransmitted_packets.with_label_values(&["out"])),
             (|s| s.data_tracks_in, metrics.sfu_data_track_packets.with_label_values(&["in"])),
             (|s| s.data_tracks_out, metrics.sfu_data_track_packets.with_label_values(&["out"])),
+            (|s| s.lane_packets[0], metrics.sfu_lane_packets.with_label_values(&["in"])),
+            (|s| s.lane_packets[1], metrics.sfu_lane_packets.with_label_values(&["out"])),
             (|s| s.injected, metrics.sfu_injected_packets.clone()),
             (|s| s.tapped, metrics.tap_packets.clone()),
             (|s| s.tap_dropped, metrics.tap_packets_dropped.with_label_values(&["speech", "behind"])),
@@ -88,6 +93,8 @@ impl Publisher {
             dropped_counter: dropped("queue_full"),
             tcp_dropped: 0,
             tcp_dropped_counter: dropped("tcp_full"),
+            lane_dropped: 0,
+            lane_dropped_counter: dropped("lane_full"),
             tcp_connections: 0,
             tcp_told: 0,
             metrics,
@@ -124,6 +131,7 @@ impl Publisher {
         let tcp_before = std::mem::replace(&mut self.tcp_told, self.tcp_connections);
         self.metrics.ice_tcp_connections.add(self.tcp_connections as i64 - tcp_before as i64);
         self.dropped_counter.inc_by(std::mem::take(&mut self.dropped));
+        self.lane_dropped_counter.inc_by(std::mem::take(&mut self.lane_dropped));
         self.tcp_dropped_counter.inc_by(std::mem::take(&mut self.tcp_dropped));
         self.busy.inc_by(std::mem::take(&mut self.busy_now).as_secs_f64());
         self.told = *stats;
