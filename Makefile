@@ -16,7 +16,7 @@ SERVE ?= --dev
 # dev-dependencies, and so compile most crates a second time.
 export VIVA_BIN := $(TARGET_DIR)/debug/viva
 
-.PHONY: help run setup setup-test web build test fmt lint unit web-test e2e interop bench fuzz clean
+.PHONY: help run setup setup-test web build test fmt lint unit loadtest-test web-test e2e interop bench loadtest fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -37,18 +37,23 @@ web: setup ## Build the web page
 build: web ## Build the server for use (release)
 	@$(STEP) "Building the server (the first time takes some minutes)" cargo build --release --locked
 
-test: setup-test fmt lint unit web-test e2e interop ## Run every check and test
+test: setup-test fmt lint unit loadtest-test web-test e2e interop ## Run every check and test
 	@echo "All checks passed."
 
 fmt: ## Check the formatting
 	@$(STEP) "Formatting" cargo fmt --all --check
 
 lint: ## Run the linter and build the code's documentation; warnings are errors
-	@$(STEP) "Clippy" cargo clippy --locked --all-targets -- -D warnings
+	@$(STEP) "Clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(STEP) "Documentation" cargo doc --locked --no-deps --lib
 
 unit: ## Run the Rust tests
 	@$(STEP) "Rust tests" cargo test --locked
+
+# --workspace, as `-p loadtest` would unify features anew, and so compile most crates a second time.
+loadtest-test: ## Test the load test with a small call
+	@$(STEP) "Building the server (debug)" cargo test --locked --no-run
+	@$(STEP) "Load test, a small call" cargo test --locked --workspace --bin loadtest --test call
 
 web-test: ## Check and test the web page's code
 	@if [ -f web/package.json ]; then \
