@@ -14,8 +14,8 @@ done
 
 # whisper.cpp and Opus are compiled (cmake, clang for the bindings), espeak-ng is the fallback voice.
 PACKAGES=(build-essential cmake clang libclang-dev pkg-config git curl ca-certificates python3-venv espeak-ng)
-# nftables and iproute2 make the strict networks of some tests.
-TEST_PACKAGES=(chromium pocketsphinx pocketsphinx-en-us sox ffmpeg sqlite3 simple-whip-client gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice python3-gi gir1.2-gst-plugins-bad-1.0 coturn nftables iproute2 openssl)
+# nftables and iproute2 make the strict networks of some tests; libnss3-tools has certutil, for authorities that Chromium trusts.
+TEST_PACKAGES=(chromium pocketsphinx pocketsphinx-en-us sox ffmpeg sqlite3 simple-whip-client gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice python3-gi gir1.2-gst-plugins-bad-1.0 coturn nftables iproute2 openssl libnss3-tools)
 NODE_MIN=18
 # What is installed where Rust is missing or too old: the checks pass with it; a newer clippy may know more lints.
 RUST_TESTED=1.95.0

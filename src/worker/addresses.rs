@@ -74,22 +74,28 @@ pub struct Addresses {
     ips: Vec<AdvertisedIp>,
     udp: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
-    /// Whether the advertised ones are the machine's own, so that answers can leave from them.
-    local: bool,
 }
 
 impl Addresses {
     /// `advertise` as configured; where it is empty, every address of the machine that a client could use.
     pub fn new(advertise: &[AdvertisedIp], port: u16, ipv6: bool) -> io::Result<Self> {
-        let local = advertise.is_empty();
-        let ips = if local { local_ips()?.into_iter().map(Into::into).collect() } else { advertise.to_vec() };
+        let own = local_ips()?;
+        let mut ips: Vec<AdvertisedIp> = match advertise {
+            [] => own.iter().copied().map(Into::into).collect(),
+            some => some.to_vec(),
+        };
+        // What the machine itself has stands for itself: answers leave from it. The kernel would let those to a sender on
+        // this machine, as the relay inside is one, leave from loopback.
+        for ip in ips.iter_mut().filter(|ip| ip.local.is_none() && own.contains(&ip.public)) {
+            ip.local = Some(ip.public);
+        }
         let ips: Vec<AdvertisedIp> = ips
             .into_iter()
             .filter(|ip| !ip.public.is_unspecified() && !ip.public.is_multicast() && (ipv6 || ip.public.is_ipv4()))
             .take(ADDRESSES_MAX)
             .collect();
         let udp = ips.iter().map(|ip| SocketAddr::new(ip.public, port)).collect();
-        Ok(Self { ips, udp, tcp: Vec::new(), local })
+        Ok(Self { ips, udp, tcp: Vec::new() })
     }
 
     /// Where TCP connections for media are taken: `listening` as the listeners are bound, `ports` what clients are told
@@ -116,7 +122,7 @@ impl Addresses {
             IpAddr::V4(bound) if bound.is_unspecified() => ip.public.is_ipv4(),
             _ if ip.public == bound || ip.local == Some(bound) => true,
             // Behind translation nobody knows better; but what is bound to loopback is not translated to.
-            _ => !self.local && ip.local.is_none() && !bound.is_loopback() && ip.public.is_ipv4() == bound.is_ipv4(),
+            _ => ip.local.is_none() && !bound.is_loopback() && ip.public.is_ipv4() == bound.is_ipv4(),
         }
     }
 
@@ -152,9 +158,6 @@ impl Addresses {
 
     /// The address of the machine to send from, where it matters and is known.
     pub fn source(&self, candidate: SocketAddr) -> Option<IpAddr> {
-        if self.local {
-            return Some(candidate.ip());
-        }
         self.ips.iter().find(|ip| ip.public == candidate.ip())?.local
     }
 }
@@ -205,6 +208,13 @@ mod tests {
         assert_eq!(addresses.source(candidate), None);
         assert_eq!(addresses.candidate(Some(ip("fd00::2"))), Some(address("[2001:db8::7]:7882")));
         assert_eq!(addresses.candidate(None), Some(candidate));
+    }
+
+    #[test]
+    fn an_advertised_address_that_the_machine_has_is_answered_from() {
+        let addresses = advertising(&["127.0.0.1", "203.0.113.7"]);
+        assert_eq!(addresses.source(address("127.0.0.1:7882")), Some(ip("127.0.0.1")));
+        assert_eq!(addresses.source(address("203.0.113.7:7882")), None);
     }
 
     #[test]

@@ -22,10 +22,12 @@ up)
 		ip -n "$name-$side" link set lo up
 	done
 	ip -n "$name-s" link add to-c type veth peer name to-s netns "$name-c"
-	# nodad: an IPv6 address can otherwise be used a second later only.
+	# nodad, accept_dad: IPv6 addresses can otherwise be used a second later only, and Chromium then calls the network
+	# changed and ends its requests.
 	for end in s:to-c:1 c:to-s:2; do
 		side=${end%%:*} link=${end#*:} number=${end##*:}
 		link=${link%:*}
+		ip netns exec "$name-$side" sh -c "echo 0 >/proc/sys/net/ipv6/conf/$link/accept_dad"
 		ip -n "$name-$side" address add "203.0.113.$number/24" dev "$link"
 		ip -n "$name-$side" address add "2001:db8::$number/64" dev "$link" nodad
 		ip -n "$name-$side" link set "$link" up
