@@ -5,6 +5,9 @@ use super::{MediaKind, track::TrackKey};
 /// Tracks that one client may receive.
 pub const WISHES_MAX: usize = 256;
 
+/// Tracks that are remembered of one section.
+const EARLIER_MAX: usize = 16;
+
 /// What a section on which the client receives is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -21,6 +24,28 @@ pub struct Section {
     pub usage: Use,
     /// Whether the client takes anything on it.
     pub receives: bool,
+    /// Tracks that it was offered for, the newest last. When full the oldest is forgotten.
+    earlier: Vec<TrackKey>,
+}
+
+impl Section {
+    pub fn new(mid: String, kind: MediaKind, usage: Use) -> Self {
+        Self { mid, kind, usage, receives: true, earlier: Vec::new() }
+    }
+
+    /// Whether it was offered for this track before.
+    pub fn knows(&self, track: TrackKey) -> bool {
+        self.earlier.contains(&track)
+    }
+
+    /// It was offered for this track.
+    pub fn remember(&mut self, track: TrackKey) {
+        self.earlier.retain(|earlier| *earlier != track);
+        if self.earlier.len() == EARLIER_MAX {
+            self.earlier.remove(0);
+        }
+        self.earlier.push(track);
+    }
 }
 
 /// A track that this client is to receive.

@@ -128,7 +128,7 @@ impl Negotiation {
             Some(at) => at,
             None if !offer.receives => return,
             None => {
-                self.down.sections.push(Section { mid: offer.mid.clone(), kind, usage: Use::Free, receives: true });
+                self.down.sections.push(Section::new(offer.mid.clone(), kind, Use::Free));
                 self.down.sections.len() - 1
             }
         };

@@ -4,7 +4,9 @@
 //! Here the server always offers, one offer at a time. What changes while one is under way waits for its answer.
 //!
 //! Invariants: a section carries a track only from the answer on; a section never goes from one track to another in one
-//! offer, it is offered inactive once between, so that the client sees the one end and the other begin.
+//! offer, it is offered inactive once between, so that the client sees the one end and the other begin. Nor does it go back
+//! to a track that it had before while the connection may have more sections: LiveKit's Rust core, which is in most SDKs,
+//! announces a track once for each section and never again.
 
 use std::time::{Duration, Instant};
 
@@ -140,18 +142,19 @@ impl Offers {
             reuse: Vec::new(),
             add: Vec::new(),
         };
-        let mut free: Vec<(&str, MediaKind)> = Vec::new();
+        let mut free: Vec<&Section> = Vec::new();
         for section in &self.down.sections {
             match section.usage {
                 Use::Released => plan.release.push(section.mid.clone()),
-                Use::Free => free.push((&section.mid, section.kind)),
+                Use::Free => free.push(section),
                 Use::Carries(_) => {}
             }
         }
         let mut room = SECTIONS_MAX.saturating_sub(self.down.sections.len());
         for wish in self.down.wishes.iter_mut().filter(|wish| !wish.attached) {
-            if let Some(at) = free.iter().position(|(_, kind)| *kind == wish.kind) {
-                plan.reuse.push((free.swap_remove(at).0.to_owned(), wish.track, wish.kind));
+            let fits = |section: &&Section| section.kind == wish.kind && (room == 0 || !section.knows(wish.track));
+            if let Some(at) = free.iter().position(fits) {
+                plan.reuse.push((free.swap_remove(at).mid.clone(), wish.track, wish.kind));
             } else if room > 0 {
                 room -= 1;
                 plan.add.push((wish.track, wish.kind));
@@ -181,9 +184,13 @@ impl Offers {
             // It may have ended while the offer was under way.
             let wish = self.down.wishes.iter().find(|wish| wish.track == track);
             let usage = if wish.is_some() { Use::Carries(track) } else { Use::Released };
-            match self.down.sections.iter_mut().find(|section| section.mid == mid) {
-                Some(section) => section.usage = usage,
-                None => self.down.sections.push(Section { mid: mid.clone(), kind, usage, receives: true }),
+            let at = self.down.sections.iter().position(|section| section.mid == mid).unwrap_or_else(|| {
+                self.down.sections.push(Section::new(mid.clone(), kind, usage));
+                self.down.sections.len() - 1
+            });
+            if let Some(section) = self.down.sections.get_mut(at) {
+                section.usage = usage;
+                section.remember(track);
             }
             if let Some(wish) = wish {
                 outcome.attached.push((mid, track, wish.paused));
@@ -294,6 +301,31 @@ mod tests {
         let plan = story.offer().unwrap();
         assert_eq!((plan.reuse.as_slice(), plan.add.len()), ([("m1".to_owned(), two, AUDIO)].as_slice(), 0));
         assert_eq!(story.answer(plan.id).attached, [("m1".into(), two, false)]);
+    }
+
+    /// Takes a track and drops it again; the offer that it was taken by.
+    fn take_and_drop(story: &mut Story, track: TrackKey) -> OfferPlan {
+        story.offers.wish(story.now, track, AUDIO);
+        let taken = story.offer().unwrap();
+        story.answer(taken.id);
+        story.offers.unwish(story.now, track);
+        let dropped = story.offer().unwrap();
+        story.answer(dropped.id);
+        taken
+    }
+
+    #[test]
+    fn a_track_that_is_taken_again_comes_on_a_section_that_never_had_it() {
+        let mut story = Story::new();
+        let (one, two) = (story.track(AUDIO), story.track(AUDIO));
+        assert_eq!(take_and_drop(&mut story, one).add, [(one, AUDIO)]);
+        assert_eq!(take_and_drop(&mut story, one).add, [(one, AUDIO)], "not on the first");
+        let other = take_and_drop(&mut story, two);
+        assert_eq!((other.reuse.len(), other.add.len()), (1, 0), "both are free for any other");
+        for _ in 2..SECTIONS_MAX {
+            assert_eq!(take_and_drop(&mut story, one).add, [(one, AUDIO)]);
+        }
+        assert_eq!(take_and_drop(&mut story, one).reuse.len(), 1, "better there than nowhere");
     }
 
     #[test]
