@@ -239,11 +239,7 @@ impl Room {
             Some(Scenario::Migration(true) | Scenario::LeaveRequestFullReconnect(true)) => {
                 self.remove(now, sid, DisconnectReason::StateMismatch, Some(Action::Reconnect));
             }
-            Some(Scenario::SwitchCandidateProtocol(_)) => {
-                if let Some(link) = p.link.take() {
-                    self.send_leave(link, DisconnectReason::UnknownReason, Action::Resume);
-                }
-            }
+            Some(Scenario::SwitchCandidateProtocol(_)) => self.have_resume(sid),
             Some(Scenario::DisconnectSignalOnResume(true)) => p.drop_on_resume = Some(DropOnResume::AfterReconnect),
             Some(Scenario::DisconnectSignalOnResumeNoMessages(true)) => {
                 p.drop_on_resume = Some(DropOnResume::BeforeAnything);

@@ -231,10 +231,7 @@ impl Room {
             }
             MediaState::Lost { since, nudged: false } if now.at >= since + NUDGE_AFTER => {
                 p.media = MediaState::Lost { since, nudged: true };
-                if let Some(link) = p.link.take() {
-                    p.refresh_at = None;
-                    self.send_leave(link, DisconnectReason::ConnectionTimeout, Action::Resume);
-                }
+                self.have_resume(sid);
             }
             _ => {}
         }
@@ -246,11 +243,17 @@ impl Room {
         if !p.is_reachable() || !p.silence.handle_timeout(now.at) {
             return;
         }
-        p.refresh_at = None;
         self.metrics.ice_silences.inc();
         tracing::info!(room = %self.sid, participant = %sid, "nothing comes by UDP any more: it is to resume");
-        // A socket that closes is what all clients resume after. `Leave` with RESUME before it made LiveKit's Rust core join
-        // anew.
+        self.have_resume(sid);
+    }
+
+    /// The client is to come back by another socket, with an ICE restart. A socket that closes is what all clients resume
+    /// after. `Leave` with RESUME before it made LiveKit's Rust core join anew.
+    pub(super) fn have_resume(&mut self, sid: &ParticipantSid) {
+        if let Some(p) = self.get_mut(sid) {
+            p.refresh_at = None;
+        }
         self.drop_link(sid);
     }
 
