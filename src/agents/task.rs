@@ -276,14 +276,10 @@ impl Task {
     }
 
     fn stop_resident(&mut self, job: &JobId) {
-        // Its room closes since the server stops: the interview goes on when the server is back.
-        if self.rooms.is_draining() {
-            return;
-        }
         let Some(interview) = self.interviews_of.get(job).cloned() else { return };
         let interviews = self.interviews.clone();
         tokio::spawn(async move {
-            if let Err(error) = interviews.end(&interview).await {
+            if let Err(error) = interviews.end_dispatched(&interview).await {
                 tracing::warn!(%interview, %error, "an interview whose dispatch is over could not be ended");
             }
         });

@@ -432,6 +432,15 @@ impl Interviews {
         Ok(())
     }
 
+    /// Ends an interview whose dispatch is over. Not while the server stops: then its room closes, and the dispatch with
+    /// it, but the interview goes on when the server is back.
+    pub async fn end_dispatched(&self, id: &InterviewId) -> Result<(), InterviewError> {
+        if self.shared.tasks.is_closed() {
+            return Ok(());
+        }
+        self.end(id).await
+    }
+
     fn live(&self, id: &InterviewId) -> Option<Live> {
         self.shared.live.get(id).map(|live| live.clone())
     }
