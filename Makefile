@@ -73,6 +73,10 @@ interop: setup-test ## Run the tests with clients that others wrote
 bench: setup ## Run the benches
 	@cargo bench --locked
 
+loadtest: setup ## Load a release build with bots, and print the table of figures
+	@$(STEP) "Building server and bots (the first time takes some minutes)" cargo build --release --locked --workspace
+	@VIVA_BIN=$(TARGET_DIR)/release/viva $(TARGET_DIR)/release/loadtest table
+
 fuzz: ## Run libFuzzer on every parser, FUZZ_SECS each
 	@scripts/fuzz.sh $(or $(FUZZ_SECS),60)
 

@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, builder::TypedValueParser};
 /// Loads a Viva server with bots, and measures what arrives at them.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, about, long_about = None)]
-#[command(after_help = "Exit codes: 0 done, 1 it could not be done, 2 wrong command line.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 it could not be done or a scenario's limit was passed, 2 wrong command line."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -21,6 +23,10 @@ pub enum Command {
     Floor(FloorArgs),
     /// Raise the load until delay or loss breaks, and tell the knee.
     Ramp(RampArgs),
+    /// The figures that are quoted: several shapes, several times, as a Markdown table.
+    Table(TableArgs),
+    /// Play a scenario: people join, leave and mute over time.
+    Run(RunArgs),
 }
 
 /// Where the server is. Without --url one is started: VIVA_BIN, or `viva` beside this program.
@@ -149,6 +155,32 @@ pub struct RampArgs {
     /// Loss that is too much, percent.
     #[arg(long, default_value_t = 0.5, value_parser = percent)]
     pub loss_pct: f64,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct TableArgs {
+    /// Runs of each shape; the table has their medians.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99).map(usize::from))]
+    pub runs: usize,
+    /// Seconds of each run that are measured.
+    #[arg(long, default_value_t = 6.0, value_parser = positive_rate)]
+    pub secs: f64,
+    /// Print all runs as one JSON array, the last line of standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The scenario, YAML; loadtest/scenarios holds examples.
+    pub scenario: PathBuf,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Threads that drive bots; 0: one per core, four at most.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=64).map(usize::from))]
+    pub threads: usize,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -132,6 +132,7 @@ pub struct Bot {
     up: Vec<Uplink>,
     pts: [Pt; 2],
     connected: bool,
+    wants_muted: bool,
     rng: StdRng,
 }
 
@@ -174,6 +175,7 @@ impl Bot {
             up: Vec::new(),
             pts,
             connected: false,
+            wants_muted: false,
             rng,
         })
     }
@@ -445,10 +447,24 @@ impl Bot {
         }
     }
 
-    /// Stops the microphone or opens it again.
+    /// Shuts the microphone at once, or asks to open it.
     pub fn mute(&mut self, muted: bool) {
-        self.up.iter_mut().filter(|up| up.kind == Kind::Audio).for_each(|up| up.muted = muted);
+        self.wants_muted = muted;
+        if muted {
+            self.set_muted(true);
+        }
         let _ = self.say.send(Say::MuteAudio(muted));
+    }
+
+    /// The server knows that it may forward again; what was sent before it would count as lost.
+    pub fn handle_microphone_open(&mut self) {
+        if !self.wants_muted {
+            self.set_muted(false);
+        }
+    }
+
+    fn set_muted(&mut self, muted: bool) {
+        self.up.iter_mut().filter(|up| up.kind == Kind::Audio).for_each(|up| up.muted = muted);
     }
 
     pub fn set_video_pps(&mut self, pps: f64) {

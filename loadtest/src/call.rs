@@ -93,7 +93,6 @@ impl Call {
         self.driver_of(bot).send(Command::Leave { bot });
     }
 
-    #[allow(dead_code, reason = "scenarios mute")]
     pub fn mute(&self, bot: u32, muted: bool) {
         self.driver_of(bot).send(Command::Mute { bot, muted });
     }

@@ -46,10 +46,13 @@ pub enum Command {
         audios: usize,
         videos: usize,
     },
-    #[allow(dead_code, reason = "scenarios mute")]
     Mute {
         bot: u32,
         muted: bool,
+    },
+    /// The server tells everybody that the bot's microphone is open.
+    MicrophoneOpen {
+        bot: u32,
     },
     Leave {
         bot: u32,
@@ -159,6 +162,7 @@ impl Loop {
             Command::Answer { bot, id, sdp } => self.with(bot, |bot| bot.handle_answer(now, id, &sdp)),
             Command::Sections { bot, audios, videos } => self.with(bot, |bot| bot.handle_sections(audios, videos)),
             Command::Mute { bot, muted } => self.with(bot, |bot| bot.mute(muted)),
+            Command::MicrophoneOpen { bot } => self.with(bot, Bot::handle_microphone_open),
             Command::Leave { bot } => {
                 self.with(bot, Bot::leave);
                 if let Some(mut left) = self.bots.remove(&bot) {

@@ -89,7 +89,6 @@ impl Flow {
     }
 
     /// Numbers from the first that came to the last.
-    #[allow(dead_code, reason = "scenarios count by it")]
     pub fn span(&self) -> u64 {
         self.end - self.first
     }

@@ -13,10 +13,13 @@ mod plot;
 mod progress;
 mod ramp;
 mod report;
+mod run;
+mod scenario;
 mod server;
 mod sfu;
 mod signal;
 mod stamp;
+mod table;
 
 use std::process::ExitCode;
 
@@ -42,6 +45,14 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Sfu(args) => sfu::show(&runtime.block_on(sfu::run(args))?, &args.output)?,
         Command::Floor(args) => print_floor(args)?,
         Command::Ramp(args) => ramp::show(&runtime.block_on(ramp::run(args))?, args)?,
+        Command::Table(args) => runtime.block_on(table::run(args))?,
+        Command::Run(args) => {
+            let report = runtime.block_on(run::run(args))?;
+            run::show(&report, args)?;
+            if !report.report.broken.is_empty() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -142,6 +142,47 @@ impl Step {
     }
 }
 
+/// Results of `loadtest run`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    pub scenario: String,
+    pub secs: f64,
+    pub joins: usize,
+    pub leaves: usize,
+    pub mutes: usize,
+    pub forwarded: u64,
+    pub us_per_packet: Option<f64>,
+    pub cpu_percent: Option<f64>,
+    #[serde(flatten)]
+    pub floor: Floor,
+    pub floor_ratio: Option<f64>,
+    pub delay_ms: Quantiles,
+    pub loss_pct: f64,
+    pub bots_dropped: u64,
+    pub join_ms: Quantiles,
+    /// Tracks at receivers that were there together for some seconds, and those that brought nothing.
+    pub flows: usize,
+    pub silent_flows: usize,
+    /// Limits of the scenario that were passed.
+    pub broken: Vec<String>,
+}
+
+impl RunReport {
+    pub fn print(&self, json: bool) -> Result<()> {
+        let or_none = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
+        println!(
+            "{}, {:.0} s: {} joins, {} leaves, {} mutes",
+            self.scenario, self.secs, self.joins, self.leaves, self.mutes
+        );
+        println!("  us per packet  {}, {} % of a core", or_none(self.us_per_packet), or_none(self.cpu_percent));
+        println!("  delay ms       p50 {}, p99 {}, max {}", self.delay_ms.p50, self.delay_ms.p99, self.delay_ms.max);
+        println!("  loss           {:.3} %, {} of {} tracks silent", self.loss_pct, self.silent_flows, self.flows);
+        println!("  join ms        p50 {}, p99 {}", self.join_ms.p50, self.join_ms.p99);
+        self.broken.iter().for_each(|limit| eprintln!("loadtest: {limit}"));
+        print_json(self, json)
+    }
+}
+
 /// The object as the last line of standard output.
 pub fn print_json(report: &impl Serialize, wanted: bool) -> Result<()> {
     if wanted {

@@ -102,6 +102,13 @@ async fn converse(
                         let sid = published.track.map(|track| track.sid);
                         microphone = if published.cid == spec.cid(Kind::Audio) { sid } else { microphone };
                     }
+                    Some(Told::Update(update)) => {
+                        let mut tracks = update.participants.iter().flat_map(|participant| &participant.tracks);
+                        let open = tracks.any(|track| Some(&track.sid) == microphone.as_ref() && !track.muted);
+                        if open {
+                            driver.send(Command::MicrophoneOpen { bot });
+                        }
+                    }
                     Some(Told::Leave(leave)) => bail!("the server put the bot out ({:?})", leave.reason()),
                     Some(Told::RequestResponse(response)) if response.reason != 0 => {
                         bail!("the server refused a request: {:?} {}", response.reason(), response.message)

@@ -90,6 +90,30 @@ fn a_server_that_does_not_start_is_a_sentence() {
 }
 
 #[test]
+fn a_scenario_with_comings_goings_and_mutes_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("small.yaml");
+    let text = "
+seed: 3
+rooms: 1
+video: { pps: 50 }
+phases:
+  - { secs: 2, people: 2, publishers: 2 }
+  - { secs: 7, people: 3, publishers: 2, swaps_per_sec: 0.3, mutes_per_sec: 0.6 }
+expect: { loss_pct: 0, delay_p99_ms: 60000 }
+";
+    std::fs::write(&file, text).expect("writable");
+    let seen = results(&["run", &file.display().to_string(), "--json"]);
+    assert_eq!((number(&seen, "joins"), number(&seen, "leaves"), number(&seen, "mutes")), (4.0, 1.0, 2.0));
+    assert!(number(&seen, "forwarded") > 0.0 && number(&seen, "flows") > 0.0, "{seen}");
+
+    std::fs::write(&file, text.replace("people: 3", "poeple: 3")).expect("writable");
+    let (ok, _, complained) = loadtest(&["run", &file.display().to_string()]);
+    assert!(!ok && complained.contains("small.yaml is no scenario"), "{complained}");
+    assert!(complained.contains("unknown field `poeple`") && complained.contains("line 7"), "{complained}");
+}
+
+#[test]
 fn the_floor_is_measured_without_a_server() {
     let floor = results(&["floor", "--json"]);
     assert!(number(&floor, "floor_sendto_us") > 0.0 && number(&floor, "floor_gso10_us") > 0.0);
