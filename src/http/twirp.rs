@@ -136,8 +136,12 @@ impl From<AdminError> for TwirpError {
         let code = match error {
             AdminError::NoRoom | AdminError::NoParticipant | AdminError::NoTrack => Code::NotFound,
             AdminError::TooLarge(_) | AdminError::SameRoom => Code::InvalidArgument,
-            AdminError::RemoteUnmute | AdminError::Agent | AdminError::NotConnected => Code::FailedPrecondition,
-            AdminError::TooManyCalls => Code::ResourceExhausted,
+            AdminError::RemoteUnmute
+            | AdminError::Agent
+            | AdminError::NotConnected
+            | AdminError::Forwarded
+            | AdminError::AlreadyThere => Code::FailedPrecondition,
+            AdminError::TooManyCalls | AdminError::TooManyForwards => Code::ResourceExhausted,
             AdminError::Room(error) => return error.into(),
         };
         Self::new(code, error.to_string())

@@ -49,6 +49,12 @@ pub enum AdminError {
     NotConnected,
     #[error("the participant is in this room")]
     SameRoom,
+    #[error("this participant is shown here from another room: ask for this there")]
+    Forwarded,
+    #[error("a participant of this identity is in the destination room")]
+    AlreadyThere,
+    #[error("the participant is shown in as many other rooms as it may be")]
+    TooManyForwards,
     #[error("too many calls wait for an answer in this room")]
     TooManyCalls,
     #[error("{0}")]
@@ -128,6 +134,11 @@ impl Room {
         self.participants.iter().find(|p| p.identity == *identity).ok_or(AdminError::NoParticipant)
     }
 
+    /// As [`Room::find`], of somebody whose own room this is.
+    pub fn find_own(&self, identity: &Identity) -> Result<&Participant, AdminError> {
+        self.find(identity).and_then(|p| if p.double.is_some() { Err(AdminError::Forwarded) } else { Ok(p) })
+    }
+
     pub fn expel(&mut self, now: Now, identity: &Identity) -> Result<(), AdminError> {
         let sid = self.find(identity)?.sid.clone();
         self.remove(now, &sid, DisconnectReason::ParticipantRemoved, Some(Action::Disconnect));
@@ -136,7 +147,7 @@ impl Room {
 
     /// Mutes somebody's track and tells their client, which shows it. Opening it again is theirs.
     pub fn force_mute(&mut self, identity: &Identity, track: &str, muted: bool) -> Result<TrackInfo, AdminError> {
-        let p = self.find(identity)?;
+        let p = self.find_own(identity)?;
         let (sid, found) = (p.sid.clone(), p.track(track).ok_or(AdminError::NoTrack)?);
         if found.info.muted && !muted {
             return Err(AdminError::RemoteUnmute);
@@ -152,7 +163,7 @@ impl Room {
         identity: &Identity,
         change: ParticipantChange,
     ) -> Result<ParticipantInfo, AdminError> {
-        let p = self.find(identity)?;
+        let p = self.find_own(identity)?;
         if p.is_agent() {
             return Err(AdminError::Agent);
         }
@@ -203,7 +214,7 @@ impl Room {
         identity: &Identity,
         update: &proto::UpdateSubscription,
     ) -> Result<(), AdminError> {
-        let sid = self.find(identity)?.sid.clone();
+        let sid = self.find_own(identity)?.sid.clone();
         self.update_subscription(&sid, update);
         Ok(())
     }
@@ -233,7 +244,7 @@ impl Room {
     /// Calls a method of a participant. How it ends comes out as [`Output::RpcDone`].
     pub fn call(&mut self, now: Now, id: &str, request: proto::PerformRpcRequest) -> Result<(), AdminError> {
         let to = Identity::from(request.destination_identity.as_str());
-        self.find(&to)?;
+        self.find_own(&to)?;
         if self.calls.len() >= CALLS_MAX {
             return Err(AdminError::TooManyCalls);
         }

@@ -62,7 +62,7 @@ impl Room {
 
     /// Tells an agent who is there already.
     fn introduce(&mut self, agent: &ParticipantSid) {
-        let people: Vec<_> = self.participants.iter().filter(|p| !p.is_agent()).map(|p| p.sid.clone()).collect();
+        let people: Vec<_> = self.participants.iter().filter(|p| p.has_client()).map(|p| p.sid.clone()).collect();
         for sid in people {
             let Some(person) = self.person(&sid) else { continue };
             self.tell_agent(agent.clone(), AgentEvent::Joined(person));

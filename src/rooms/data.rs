@@ -125,7 +125,7 @@ impl Room {
         for p in self.participants.iter().filter(|p| addressed(p)) {
             if p.is_agent() {
                 agents.push(p.sid.clone());
-            } else if channel == DataChannel::Lossy || p.reliable_open {
+            } else if p.has_client() && (channel == DataChannel::Lossy || p.reliable_open) {
                 clients.push(p.sid.clone());
             }
         }

@@ -13,11 +13,7 @@ use proto::{
     signal_response::Message as Response,
 };
 
-use super::{
-    participant::{MediaState, Participant},
-    room::Room,
-    subscribe::WISH_BYTES_MAX,
-};
+use super::{participant::Participant, room::Room, subscribe::WISH_BYTES_MAX};
 use crate::{
     id::{DataTrackSid, ParticipantSid, TrackSid},
     sfu::Command,
@@ -230,7 +226,7 @@ fn publishes(p: &Participant, track: &DataTrackSid) -> bool {
 }
 
 fn wants(to: &Participant, track: &DataTrackSid) -> bool {
-    let connected = to.media != MediaState::None && to.visit.is_none();
+    let connected = to.has_client() && to.visit.is_none();
     connected && to.data_tracks.wanted.get(track).copied().unwrap_or(to.data_tracks.auto_subscribe)
 }
 

@@ -52,13 +52,16 @@ impl Participant {
 impl Room {
     /// Must follow every input: tells publishers what has changed for them.
     pub fn settle(&mut self, now: Now) {
+        self.update_outlets();
         if !std::mem::take(&mut self.demand_changed) {
             return;
         }
         let looked_at = |track: &Track| self.participants.iter().any(|p| p.looks_at(&track.sid));
         let videos = self.participants.iter().filter(|p| p.link.is_some()).flat_map(|p| {
             let videos = p.tracks.iter().filter(|track| track.is_live_video());
-            videos.map(|track| (p.sid.clone(), track.sid.clone(), looked_at(track)))
+            // Who looks at it in another room is not known here.
+            let elsewhere = !p.outlets.is_empty();
+            videos.map(move |track| (p.sid.clone(), track.sid.clone(), elsewhere || looked_at(track)))
         });
         for (sid, track, wanted) in videos.collect::<Vec<_>>() {
             let Some(found) = self.get_mut(&sid).and_then(|p| p.track_mut(track.as_str())) else { continue };

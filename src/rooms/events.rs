@@ -167,7 +167,7 @@ fn quality(p: &Participant) -> Option<proto::ConnectionQualityInfo> {
     let (quality, score) = match p.media {
         MediaState::Up => (ConnectionQuality::Excellent, SCORE_EXCELLENT),
         MediaState::Lost { .. } => (ConnectionQuality::Good, SCORE_GOOD),
-        MediaState::New | MediaState::Closed { .. } | MediaState::None => return None,
+        MediaState::New | MediaState::Closed { .. } | MediaState::None | MediaState::Elsewhere => return None,
     };
     let participant_sid = p.sid.as_str().to_owned();
     Some(proto::ConnectionQualityInfo { participant_sid, quality: quality as i32, score })

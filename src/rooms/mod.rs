@@ -12,6 +12,8 @@ mod data_tracks;
 mod direct;
 mod dynacast;
 mod events;
+mod forwarder;
+mod forwarding;
 pub(crate) mod fuzzing;
 mod hooks;
 mod link;
@@ -46,6 +48,7 @@ pub use admin::{AdminError, ParticipantChange, RoomOptions, RpcOutcome};
 pub use agent::{AgentEvent, AgentHandle, AgentOptions, AgentParticipant, Person};
 use dashmap::{DashMap, mapref::entry::Entry};
 pub use direct::{Agreed, Direct};
+use forwarder::Forwarder;
 use futures::FutureExt;
 pub use hooks::HookSender;
 pub use link::{LinkSender, Mailbox, SignalLink, ToPeer};
@@ -519,6 +522,34 @@ impl Rooms {
         let together = here.worker == there.worker;
         here.ask(|reply| Mail::Depart { identity, to: task::Destination { name, sid, mailbox, together }, reply })
             .await?
+    }
+
+    /// Shows a participant in another room, too, which is made if there is none and joins may do that: with its tracks,
+    /// until it leaves its own room or is removed from the other. Returns once it is there; also where it was already.
+    /// `key`: the API key that it counts for there.
+    pub async fn forward_participant(
+        &self,
+        from: &RoomName,
+        identity: Identity,
+        to: &RoomName,
+        key: &str,
+    ) -> Result<(), AdminError> {
+        let here = self.get(from).ok_or(AdminError::NoRoom)?;
+        if from == to {
+            return Err(AdminError::SameRoom);
+        }
+        let wanted = identity.clone();
+        here.with(move |room, _| room.find_own(&wanted).map(|_| ())).await??;
+        let there = match self.get(to) {
+            Some(room) => room,
+            None if self.inner.config.auto_create => self.open_by(to, RoomSetup::default(), Some(key))?.0,
+            None => return Err(RoomError::NotFound.into()),
+        };
+        let seat = self.inner.people_of_keys.take(key);
+        let seat = seat.ok_or_else(|| self.limited("participants_key", RoomError::KeyParticipants))?;
+        let (reply, begun) = oneshot::channel();
+        self.inner.runtime.spawn(Forwarder::new(here, there, identity).run(Some(seat), reply));
+        begun.await.map_err(|_| RoomError::Closed)?
     }
 
     /// Whether this token still counts: that of somebody who was removed does not.

@@ -45,7 +45,7 @@ impl Room {
         to: (&RoomName, &RoomSid),
         together: bool,
     ) -> Result<Departure, AdminError> {
-        let p = self.find(identity)?;
+        let p = self.find_own(identity)?;
         if p.is_agent() {
             return Err(AdminError::Agent);
         }

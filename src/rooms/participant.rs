@@ -6,9 +6,17 @@ use std::{
 };
 
 use livekit_protocol as proto;
-use proto::{ParticipantInfo, TrackInfo, TrackSource, participant_info};
+use proto::{ParticipantInfo, TrackInfo, TrackSource, participant_info, participant_info::KindDetail};
 
-use super::{LinkId, Now, data_tracks::DataTracks, direct::Visit, dynacast::Demand, quota::Seat, silence::Silence};
+use super::{
+    LinkId, Now,
+    data_tracks::DataTracks,
+    direct::Visit,
+    dynacast::Demand,
+    forwarding::{Double, Outlet},
+    quota::Seat,
+    silence::Silence,
+};
 use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, TrackSid},
@@ -42,6 +50,8 @@ pub(super) enum MediaState {
     },
     /// Lives in the server.
     None,
+    /// Its client is in another room.
+    Elsewhere,
 }
 
 /// A client's wish to have its socket dropped at its next resume: LiveKit's own tests use it.
@@ -136,6 +146,10 @@ pub(super) struct Participant {
     pub offered: bool,
     /// How often it may still change what others see of it.
     pub changes: Bucket,
+    /// Other rooms in which it is shown.
+    pub outlets: Vec<Outlet>,
+    /// Present where it stands for somebody of another room.
+    pub double: Option<Double>,
     /// Its place among those of its API key.
     pub seat: Option<Seat>,
 }
@@ -180,12 +194,19 @@ impl Participant {
             simulated_speaker_until: None,
             offered: false,
             changes: Bucket::new(CHANGES, now.at),
+            outlets: Vec::new(),
+            double: None,
             seat: None,
         }
     }
 
     pub fn is_agent(&self) -> bool {
         self.media == MediaState::None
+    }
+
+    /// Whether it is somebody with a client, that receives and can be asked.
+    pub fn has_client(&self) -> bool {
+        !matches!(self.media, MediaState::None | MediaState::Elsewhere)
     }
 
     /// Whether it can be told something of its media, which was up when it was heard of last.
@@ -294,6 +315,7 @@ impl Participant {
             is_publisher: self.live_tracks().next().is_some() || !self.data_tracks.published.is_empty(),
             data_tracks: self.data_tracks.published.clone(),
             kind: self.kind as i32,
+            kind_details: self.double.iter().map(|_| KindDetail::Forwarded as i32).collect(),
             attributes: self.attributes.clone(),
             client_protocol: self.client_protocol,
             capabilities: self.capabilities.clone(),

@@ -113,6 +113,8 @@ pub(super) struct Room {
     pub(super) calls: HashMap<String, Call>,
     /// Who gets which video may have changed since [`Room::settle`].
     pub(super) demand_changed: bool,
+    /// What others see of somebody may have changed since then.
+    pub(super) shown_changed: bool,
     left: VecDeque<ParticipantInfo>,
     /// Since when nobody is in it, and for how long that may last.
     empty: Option<(Instant, Duration)>,
@@ -142,6 +144,7 @@ impl Room {
             replay: Replay::default(),
             calls: HashMap::new(),
             demand_changed: false,
+            shown_changed: false,
             left: VecDeque::new(),
             empty: Some((now.at, empty_timeout)),
             closed: false,
@@ -180,7 +183,7 @@ impl Room {
             MediaState::Lost { since, nudged: false } => Some(since + NUDGE_AFTER),
             MediaState::Lost { since, nudged: true } => Some(since + self.resume_timeout()),
             MediaState::Closed { since } => Some(since + GOODBYE_WITHIN),
-            MediaState::Up | MediaState::None => None,
+            MediaState::Up | MediaState::None | MediaState::Elsewhere => None,
         };
         let silence = p.silence.poll_timeout().filter(|_| p.is_reachable());
         let own = [silence, p.refresh_at, p.simulated_speaker_until, p.announcement_deadline(), p.demand_deadline()];
@@ -340,7 +343,7 @@ impl Room {
         let sid = ParticipantSid::from(request.participant_sid.as_str());
         let identity = claims.identity();
         let returns = |p: &&mut Participant| {
-            let has_media = !matches!(p.media, MediaState::Closed { .. } | MediaState::None);
+            let has_media = p.has_client() && !matches!(p.media, MediaState::Closed { .. });
             Some(&p.identity) == identity.as_ref() && has_media
         };
         let known = self.get_mut(&sid).filter(returns);
@@ -429,7 +432,7 @@ impl Room {
                 self.remove(now, &sid, DisconnectReason::SignalClose, None);
             }
             MediaState::Closed { .. } => self.remove(now, &sid, DisconnectReason::ClientInitiated, None),
-            MediaState::Up | MediaState::Lost { .. } | MediaState::None => {}
+            MediaState::Up | MediaState::Lost { .. } | MediaState::None | MediaState::Elsewhere => {}
         }
     }
 
@@ -463,7 +466,9 @@ impl Room {
     ) -> Option<Participant> {
         let index = self.participants.iter().position(|p| p.sid == *sid)?;
         self.close_taps(|tap, _| tap.speaker == *sid || tap.agent == *sid);
-        let gone = self.participants.remove(index);
+        let mut gone = self.participants.remove(index);
+        // Who goes to another room is shown nowhere else any more either.
+        gone.outlets.clear();
         if gone.is_agent() {
             self.taps_allowed.clear();
         }
@@ -491,7 +496,7 @@ impl Room {
         if gone.is_agent() {
             self.out.push_back(Output::CloseAgent(sid.clone()));
             self.sync_taps();
-        } else {
+        } else if gone.double.is_none() {
             let identity = gone.identity.clone();
             self.tell_agents(|_| Some(AgentEvent::Left { sid: sid.clone(), identity: identity.clone() }));
         }
@@ -570,6 +575,7 @@ impl Room {
 
     /// Tells everyone what this participant is now; itself too if `itself`.
     pub(super) fn announce(&mut self, sid: &ParticipantSid, itself: bool) {
+        self.shown_changed = true;
         let Some(p) = self.get_mut(sid) else { return };
         p.version += 1;
         let (info, hidden) = (p.info(), p.hidden());

@@ -4,7 +4,7 @@ use livekit_protocol as proto;
 use proto::{SubscriptionError, TrackType, signal_response::Message as Response};
 
 use super::{
-    participant::{MediaState, Participant, Track},
+    participant::{Participant, Track},
     room::Room,
 };
 use crate::{
@@ -126,6 +126,7 @@ impl Room {
         let before = self.permissions_of(owner);
         let Some(p) = self.get_mut(owner) else { return };
         p.permission = (!permission.all_participants).then_some(permission);
+        self.shown_changed = true;
         let after = self.permissions_of(owner);
         for ((subscriber, track, was), (_, _, is)) in before.into_iter().zip(after) {
             if was == is {
@@ -159,7 +160,7 @@ impl Room {
 fn wants(from: &Participant, to: &Participant, track: &TrackSid) -> bool {
     match &to.visit {
         Some(visit) => visit.takes(from),
-        None => to.media != MediaState::None && to.wanted.get(track).copied().unwrap_or(to.auto_subscribe),
+        None => to.has_client() && to.wanted.get(track).copied().unwrap_or(to.auto_subscribe),
     }
 }
 

@@ -39,7 +39,8 @@ impl Room {
     /// Opens every tap that should be open and is not. Called where something changed, never because one was closed.
     pub(super) fn sync_taps(&mut self) {
         let Some(agent) = self.participants.iter().find(|p| p.is_agent()).map(|p| p.sid.clone()) else { return };
-        let allowed = |p: &&Participant| !p.is_agent() && self.taps_allowed.contains(&p.identity);
+        // Who is shown from another room has agreed to nothing here, whatever somebody of its name has.
+        let allowed = |p: &&Participant| p.has_client() && self.taps_allowed.contains(&p.identity);
         let voice = |t: &&Track| t.is_microphone() && !self.taps.contains_key(&t.sid);
         let missing: Vec<_> = self
             .participants

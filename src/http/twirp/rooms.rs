@@ -46,10 +46,7 @@ pub async fn serve(
         "UpdateRoomMetadata" => update_metadata(&call, rooms).await,
         "PerformRpc" => perform_rpc(&call, rooms).await,
         "MoveParticipant" => move_participant(&call, rooms).await,
-        "ForwardParticipant" => {
-            let msg = "this server does not show a participant in two rooms yet; MoveParticipant is there";
-            Err(TwirpError::new(Code::Unimplemented, msg))
-        }
+        "ForwardParticipant" => forward_participant(&call, rooms).await,
         _ => Err(TwirpError::new(Code::BadRoute, "there is no such method")),
     }
 }
@@ -186,12 +183,25 @@ async fn update_metadata(call: &Call, rooms: &Rooms) -> Result<Response> {
     call.write(&open(rooms, &request.room)?.set_options(options).await?)
 }
 
+fn may_send_to(call: &Call, room: &str) -> Result<()> {
+    let destination = |grants: &Grants| !room.is_empty() && grants.destination_room == *room;
+    call.needs(destination, "destinationRoom` for this `destination_room")
+}
+
+async fn forward_participant(call: &Call, rooms: &Rooms) -> Result<Response> {
+    let request: proto::ForwardParticipantRequest = call.read()?;
+    call.administers(&request.room)?;
+    may_send_to(call, &request.destination_room)?;
+    let (from, to) = (RoomName::from(request.room.as_str()), RoomName::from(request.destination_room.as_str()));
+    let identity = Identity::from(request.identity.as_str());
+    rooms.forward_participant(&from, identity, &to, &call.claims.iss).await?;
+    call.write(&proto::ForwardParticipantResponse {})
+}
+
 async fn move_participant(call: &Call, rooms: &Rooms) -> Result<Response> {
     let request: proto::MoveParticipantRequest = call.read()?;
     call.administers(&request.room)?;
-    let to = &request.destination_room;
-    let destination = |grants: &Grants| !to.is_empty() && grants.destination_room == *to;
-    call.needs(destination, "destinationRoom` for this `destination_room")?;
+    may_send_to(call, &request.destination_room)?;
     let (from, to) = (RoomName::from(request.room.as_str()), RoomName::from(request.destination_room.as_str()));
     let key = Some(call.claims.iss.as_str());
     rooms.move_participant(&from, Identity::from(request.identity.as_str()), &to, key).await?;

@@ -6,6 +6,7 @@ mod data;
 mod data_tracks;
 mod direct;
 mod dynacast;
+mod forwarding;
 mod hooks;
 mod limits;
 mod media;
@@ -36,7 +37,7 @@ use super::{
 };
 use crate::{
     auth::{Claims, Grants},
-    id::{ParticipantSid, RoomSid, TrackSid},
+    id::{Identity, ParticipantSid, RoomSid, TrackSid},
     sfu::{Command, Connections, DataChannel, EventKind},
     telemetry::Metrics,
 };
