@@ -24,9 +24,9 @@ async def remove(server, who, room):
         await service.room.remove_participant(api.RoomParticipantIdentity(room=room, identity=who))
 
 
-@pytest.fixture(scope="module", params=["one-worker", "two-workers"])
+@pytest.fixture(params=["one-worker", "two-workers"])
 def workers(request):
-    """A server whose second room is on the worker that the first is not on, if it has two."""
+    """A server of its own: of two workers the second room is then on the one that the first is not on."""
     if "VIVA_URL" in os.environ:
         pytest.skip("the server is not ours to configure")
     count = "2" if request.param == "two-workers" else "1"
@@ -56,6 +56,8 @@ async def test_who_is_forwarded_is_heard_and_seen_in_both_rooms(workers, options
         assert double.name == "ada's name" and publication.sid != microphone.sid
         assert await asyncio.gather(hears(voice, 440), sees(picture, 80), hears(heard, 440)) == [True] * 3
         assert list(ada.room.remote_participants) == ["bob"], "nobody of the other room is seen here"
+        arrived = 'viva_sfu_lane_packets_total{direction="out"}'
+        await eve.until(lambda: workers.metric(arrived) > 50, "packets by lanes")
         await eve.event("active_speakers_changed", lambda speakers: any(who.identity == "ada" for who in speakers))
 
         ada.sources[0].track.mute()
