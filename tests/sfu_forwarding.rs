@@ -8,7 +8,7 @@ use sfu_harness::{Sim, vp8};
 use viva::{
     id::TrackSid,
     media::OpusFrame,
-    sfu::{Command, EventKind, MediaKind},
+    sfu::{Command, EventKind, MediaKind, View},
 };
 
 const AUDIO: MediaKind = MediaKind::Audio;
@@ -414,7 +414,7 @@ fn a_paused_subscription_gets_nothing_and_comes_back_with_a_keyframe() {
     let pause = |sim: &mut Sim, paused| {
         let (room, subscriber) = (sim.room.clone(), sim.clients[ben].sid.clone());
         let track = camera.clone();
-        sim.command(Command::Pause { room, subscriber, track, paused });
+        sim.command(Command::View { room, subscriber, track, view: View { paused, ..View::default() } });
     };
     pause(&mut sim, true);
     let before = sim.received(ben, &camera).len();

@@ -305,7 +305,7 @@ fn a_second_track_waits_for_the_section_and_takes_it_when_it_is_free() {
 fn who_knows_no_codec_of_a_track_is_told_and_gets_the_others() {
     let mut sim = Sim::new(37);
     let anna = sim.join();
-    sim.only_h264 = true;
+    sim.codecs = vec![str0m::format::Codec::H264];
     let ben = sim.join();
     sim.connect();
     let (mic, cam) = (sim.publish(anna, AUDIO, "mic"), sim.publish(anna, VIDEO, "cam"));

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use sfu_harness::Sim;
 use viva::{
     id::{ParticipantSid, RoomSid, TrackSid},
-    sfu::{Command, DataChannel, EventKind, MediaKind},
+    sfu::{Command, DataChannel, EventKind, MediaKind, View},
 };
 
 #[test]
@@ -110,11 +110,11 @@ fn commands_for_what_is_gone_are_ignored() {
             muted: true,
         });
         sim.command(Command::Unpublish { room: room.clone(), participant, track: track.clone() });
-        sim.command(Command::Pause {
+        sim.command(Command::View {
             room: room.clone(),
             subscriber: subscriber.clone(),
             track: track.clone(),
-            paused: true,
+            view: View { paused: true, ..View::default() },
         });
         sim.command(Command::Subscribe { room: room.clone(), subscriber, track: track.clone(), subscribed: true });
         sim.command(Command::CloseTap { room: room.clone(), track: track.clone() });

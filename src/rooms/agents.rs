@@ -44,6 +44,7 @@ impl Room {
             live: true,
             announced: now.at,
             demand: Default::default(),
+            backup_wanted: false,
         });
         self.enter(agent);
         self.count_track(MediaKind::Audio, 1);

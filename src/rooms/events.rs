@@ -67,12 +67,14 @@ impl Room {
                     _ => self.remove(now, sid, DisconnectReason::ClientInitiated, None),
                 }
             }
-            EventKind::TrackLive { track, mid, mime_type } => self.track_live(sid, &track, mid, mime_type),
+            EventKind::TrackLive { track, mid } => self.track_live(sid, &track, mid),
+            EventKind::TrackCodec { track, mime_type } => self.track_codec(sid, &track, mime_type),
             EventKind::TrackEnded { track } => self.track_ended(sid, &track),
             EventKind::TrackSubscribed { track } => {
                 let subscribed = proto::TrackSubscribed { track_sid: track.as_str().to_owned() };
                 self.tell(sid, Response::TrackSubscribed(subscribed));
             }
+            EventKind::TrackUnsupported { track } if self.ask_for_backup(&track) => {}
             EventKind::TrackUnsupported { track } => {
                 let err = SubscriptionError::SeCodecUnsupported as i32;
                 let response = proto::SubscriptionResponse { track_sid: track.as_str().to_owned(), err };

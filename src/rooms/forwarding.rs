@@ -287,6 +287,7 @@ impl Room {
             live: true,
             announced,
             demand: Default::default(),
+            backup_wanted: false,
         });
         self.count_track(kind, 1);
         let (room, participant, track) = (self.sid.clone(), sid.clone(), here.clone());

@@ -6,6 +6,7 @@
 mod admin;
 mod agent;
 mod agents;
+mod codecs;
 mod data;
 mod data_blobs;
 mod data_tracks;

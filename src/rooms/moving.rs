@@ -164,7 +164,7 @@ fn settle_in(p: &mut Participant, now: Now) {
     p.subscribed.clear();
     p.wanted.clear();
     p.announced.clear();
-    p.paused.clear();
+    p.views.clear();
     p.speaking = None;
     p.simulated_speaker_until = None;
     p.data_tracks.unsubscribe_all();

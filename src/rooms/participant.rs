@@ -21,7 +21,7 @@ use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, TrackSid},
     limits::{Bucket, Rate},
-    sfu::{Connections, MediaKind},
+    sfu::{Connections, MediaKind, View},
 };
 
 /// Nonces of user packets kept per sender against doubles. A client repeats a packet only around a reconnect.
@@ -72,6 +72,8 @@ pub(super) struct Track {
     /// When AddTrack came last.
     pub announced: Instant,
     pub demand: Demand,
+    /// Somebody takes none but its second codec.
+    pub backup_wanted: bool,
 }
 
 impl Track {
@@ -121,8 +123,8 @@ pub(super) struct Participant {
     pub wanted: HashMap<TrackSid, bool>,
     /// What the media worker was told that it gets.
     pub subscribed: HashSet<TrackSid>,
-    /// What it gets and does not look at now.
-    pub paused: HashSet<TrackSid>,
+    /// How much of what it gets it wants to see, where that is not all.
+    pub views: HashMap<TrackSid, View>,
     /// Who may have its tracks; `None` = everyone.
     pub permission: Option<proto::SubscriptionPermission>,
     /// Tracks of others that were announced to it on its present socket.
@@ -180,7 +182,7 @@ impl Participant {
             auto_subscribe: true,
             wanted: HashMap::new(),
             subscribed: HashSet::new(),
-            paused: HashSet::new(),
+            views: HashMap::new(),
             permission: None,
             announced: HashSet::new(),
             data_tracks: DataTracks::default(),

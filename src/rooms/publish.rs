@@ -9,6 +9,7 @@ use proto::{
 use super::{
     Now,
     agent::AgentEvent,
+    codecs,
     dynacast::Demand,
     participant::{Participant, Track},
     room::Room,
@@ -35,6 +36,9 @@ impl Room {
         if let Some(reason) = refusal(p, &request) {
             return self.refuse(sid, 0, reason, Some(Request::AddTrack(request)));
         }
+        if !request.sid.is_empty() {
+            return self.add_codec(sid, request);
+        }
         // A client that repeats itself after a resume gets the same answer.
         if let Some(known) = p.tracks.iter_mut().find(|t| !t.live && t.cid == request.cid) {
             known.announced = now.at;
@@ -47,7 +51,10 @@ impl Room {
         let mut cids = vec![cid.clone()];
         cids.extend(request.simulcast_codecs.iter().map(|c| c.cid.clone()).filter(|c| !c.is_empty() && *c != cid));
         let muted = request.muted;
+        // Whoever names no codec sends what its browser likes best.
+        let named = kind == MediaKind::Video && !request.simulcast_codecs.is_empty();
         let info = describe(&track, kind, request);
+        let codec = if named { codecs::name(&info.mime_type).to_owned() } else { String::new() };
         let Some(p) = self.get_mut(sid) else { return };
         let (sid_of, announced, demand) = (track.clone(), now.at, Demand::default());
         p.tracks.push(Track {
@@ -58,9 +65,10 @@ impl Room {
             live: false,
             announced,
             demand,
+            backup_wanted: false,
         });
         self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track: Some(info) }));
-        let pending = PendingTrack { track: track.clone(), kind, cids };
+        let pending = PendingTrack { track: track.clone(), kind, cids, codec, backup: false };
         self.media(Command::Publish { room: self.sid.clone(), participant: sid.clone(), track: pending });
         if muted {
             self.media(Command::Mute { room: self.sid.clone(), participant: sid.clone(), track, muted });
@@ -79,14 +87,12 @@ impl Room {
     }
 
     /// The media section of an announced track is there: from now on others know of it.
-    pub(super) fn track_live(&mut self, sid: &ParticipantSid, track: &TrackSid, mid: String, mime_type: String) {
+    pub(super) fn track_live(&mut self, sid: &ParticipantSid, track: &TrackSid, mid: String) {
         let Some(p) = self.get_mut(sid) else { return };
         let Some(live) = p.track_mut(track.as_str()) else { return };
         live.info.mid = mid.clone();
-        live.info.mime_type.clone_from(&mime_type);
         if let Some(codec) = live.info.codecs.first_mut() {
             codec.mid = mid;
-            codec.mime_type = mime_type;
         }
         let (kind, first) = (live.kind, !live.live);
         let silent = live.is_microphone() && live.info.muted;
@@ -106,6 +112,20 @@ impl Room {
             self.tell_agents(|_| Some(AgentEvent::Muted { sid: sid.clone(), track: track.clone(), muted: true }));
         }
         self.sync_taps();
+    }
+
+    /// What the publisher sends, where that is not what it announced.
+    pub(super) fn track_codec(&mut self, sid: &ParticipantSid, track: &TrackSid, mime_type: &str) {
+        let Some(found) = self.get_mut(sid).and_then(|p| p.track_mut(track.as_str())) else { return };
+        if found.info.mime_type == mime_type {
+            return;
+        }
+        mime_type.clone_into(&mut found.info.mime_type);
+        if let Some(codec) = found.info.codecs.first_mut() {
+            mime_type.clone_into(&mut codec.mime_type);
+        }
+        self.announce(sid, true);
+        self.follow();
     }
 
     /// The client took a track back.
@@ -179,8 +199,7 @@ pub(super) fn refusal(p: &Participant, request: &AddTrackRequest) -> Option<Reas
         return Some(Reason::NotAllowed);
     }
     let known_type = [TrackType::Audio as i32, TrackType::Video as i32].contains(&request.r#type);
-    // A request with a sid adds a second codec to a track; one is all that we forward.
-    if !known_type || !request.sid.is_empty() {
+    if !known_type {
         return Some(Reason::UnsupportedType);
     }
     let codecs = &request.simulcast_codecs;
@@ -205,27 +224,17 @@ pub(super) fn refusal(p: &Participant, request: &AddTrackRequest) -> Option<Reas
 /// What others will read of the track: what the client said, and what we decided.
 #[allow(deprecated)] // older clients read these fields
 fn describe(sid: &TrackSid, kind: MediaKind, request: AddTrackRequest) -> TrackInfo {
-    let mime_type = match kind {
-        MediaKind::Audio => "audio/opus",
-        MediaKind::Video => "video/VP8",
-    };
     let layers = match request.simulcast_codecs.first() {
         Some(codec) if request.layers.is_empty() => codec.layers.clone(),
-        _ => request.layers,
+        _ => request.layers.clone(),
     };
+    let codecs = codecs::negotiate(kind, &request, &layers);
     let stream = if !request.stream.is_empty() {
         request.stream
     } else if [TrackSource::ScreenShare as i32, TrackSource::ScreenShareAudio as i32].contains(&request.source) {
         "screen".to_owned()
     } else {
         "camera".to_owned()
-    };
-    let codec = proto::SimulcastCodecInfo {
-        mime_type: mime_type.to_owned(),
-        cid: request.cid,
-        layers: layers.clone(),
-        video_layer_mode: request.simulcast_codecs.first().map_or(0, |codec| codec.video_layer_mode),
-        ..proto::SimulcastCodecInfo::default()
     };
     TrackInfo {
         sid: sid.as_str().to_owned(),
@@ -238,8 +247,8 @@ fn describe(sid: &TrackSid, kind: MediaKind, request: AddTrackRequest) -> TrackI
         disable_dtx: request.disable_dtx,
         source: request.source,
         layers,
-        mime_type: mime_type.to_owned(),
-        codecs: vec![codec],
+        mime_type: codecs[0].mime_type.clone(),
+        codecs,
         stereo: request.stereo,
         disable_red: request.disable_red,
         encryption: request.encryption,

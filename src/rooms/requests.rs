@@ -14,7 +14,10 @@ use super::{
     participant::{DropOnResume, Participant},
     room::Room,
 };
-use crate::{id::ParticipantSid, sfu::Command};
+use crate::{
+    id::{ParticipantSid, TrackSid},
+    sfu::{Command, View},
+};
 
 /// Attributes that only tokens and the server set: a person must not make themselves the interviewee.
 const RESERVED_ATTRIBUTES: &str = "viva.";
@@ -213,7 +216,7 @@ impl Room {
             self.update_subscription(sid, subscription);
         }
         for track in state.track_sids_disabled.iter().take(SYNC_ENTRIES_MAX) {
-            self.pause(sid, track, true);
+            self.set_view(sid, TrackSid::from(track.as_str()), View { paused: true, ..View::default() });
         }
         if let Some(subscription) = &state.data_subscription {
             self.update_data_subscription(sid, subscription);

@@ -4,12 +4,13 @@ use livekit_protocol as proto;
 use proto::{SubscriptionError, TrackType, signal_response::Message as Response};
 
 use super::{
+    dynacast,
     participant::{Participant, Track},
     room::Room,
 };
 use crate::{
     id::{ParticipantSid, TrackSid},
-    sfu::Command,
+    sfu::{Command, View},
 };
 
 /// Wishes of one client about single tracks. A room of 50 has 150 tracks; the rest is for tracks that have gone.
@@ -47,8 +48,8 @@ impl Room {
         let Some(to) = self.get_mut(subscriber) else { return };
         let changed = if wanted { to.subscribed.insert(track.clone()) } else { to.subscribed.remove(track) };
         if changed {
-            // The media worker begins each subscription unpaused.
-            to.paused.remove(track);
+            // The media worker begins each subscription with all of the track.
+            to.views.remove(track);
         }
         if changed {
             self.demand_changed = true;
@@ -65,7 +66,7 @@ impl Room {
     pub(super) fn forget_track(&mut self, track: &TrackSid) {
         for p in &mut self.participants {
             p.subscribed.remove(track);
-            p.paused.remove(track);
+            p.views.remove(track);
             p.wanted.remove(track);
             p.announced.remove(track);
         }
@@ -97,20 +98,19 @@ impl Room {
 
     pub(super) fn update_track_settings(&mut self, sid: &ParticipantSid, settings: &proto::UpdateTrackSettings) {
         for track in settings.track_sids.iter().take(ENTRIES_MAX) {
-            self.pause(sid, track, settings.disabled);
+            let track = TrackSid::from(track.as_str());
+            let found = self.owner_of(&track).and_then(|owner| self.get(&owner)?.track(track.as_str()));
+            let codec = found.and_then(|track| track.info.codecs.first());
+            let view = dynacast::view(settings, codec.map(|codec| &codec.layers[..]).unwrap_or_default());
+            self.set_view(sid, track, view);
         }
     }
 
-    pub(super) fn pause(&mut self, subscriber: &ParticipantSid, track: &str, paused: bool) {
-        let track = TrackSid::from(track);
+    pub(super) fn set_view(&mut self, subscriber: &ParticipantSid, track: TrackSid, view: View) {
         if let Some(p) = self.get_mut(subscriber).filter(|p| p.subscribed.contains(&track)) {
-            if paused {
-                p.paused.insert(track.clone());
-            } else {
-                p.paused.remove(&track);
-            }
+            p.views.insert(track.clone(), view);
             self.demand_changed = true;
-            self.media(Command::Pause { room: self.sid.clone(), subscriber: subscriber.clone(), track, paused });
+            self.media(Command::View { room: self.sid.clone(), subscriber: subscriber.clone(), track, view });
         }
     }
 

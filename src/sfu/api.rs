@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::lane::{LaneEnd, LaneId};
+use super::{
+    lane::{LaneEnd, LaneId},
+    subscription::View,
+};
 use crate::{
     id::{DataTrackSid, ParticipantSid, RoomSid, TrackSid},
     media::{OpusFrame, TapWriter},
@@ -32,6 +35,10 @@ pub struct PendingTrack {
     pub kind: MediaKind,
     /// The client's own ids of it: the track part of `a=msid`. Empty strings never match.
     pub cids: Vec<String>,
+    /// The codec that the client means to send, as RTP names it (`VP9`); empty where it did not say.
+    pub codec: String,
+    /// It is another encoding of a track that is live, in a codec for those who do not take its first.
+    pub backup: bool,
 }
 
 /// How a participant is connected.
@@ -142,12 +149,12 @@ pub enum Command {
         track: TrackSid,
         subscribed: bool,
     },
-    /// Pauses or resumes one subscription without touching SDP (track settings `disabled`).
-    Pause {
+    /// Says how much of a track a receiver wants to see; takes no negotiation.
+    View {
         room: RoomSid,
         subscriber: ParticipantSid,
         track: TrackSid,
-        paused: bool,
+        view: View,
     },
     SendData {
         room: RoomSid,
@@ -213,7 +220,7 @@ impl Command {
             | Self::Unpublish { room, .. }
             | Self::Mute { room, .. }
             | Self::Subscribe { room, .. }
-            | Self::Pause { room, .. }
+            | Self::View { room, .. }
             | Self::SendData { room, .. }
             | Self::PublishData { room, .. }
             | Self::UnpublishData { room, .. }
@@ -276,7 +283,11 @@ pub enum EventKind {
     TrackLive {
         track: TrackSid,
         mid: String,
-        mime_type: String,
+    },
+    /// The track's first packet came, or its first in another codec: what its publisher sends.
+    TrackCodec {
+        track: TrackSid,
+        mime_type: &'static str,
     },
     /// The client took the track's section back (inactive or stopped in an offer).
     TrackEnded {

@@ -1,6 +1,6 @@
 //! What one client is to receive, and which sections of its connection carry it; whoever it is that offers.
 
-use super::{MediaKind, track::TrackKey};
+use super::{MediaKind, subscription::View, track::TrackKey};
 
 /// Tracks that one client may receive.
 pub const WISHES_MAX: usize = 256;
@@ -52,7 +52,7 @@ impl Section {
 pub struct Wish {
     pub track: TrackKey,
     pub kind: MediaKind,
-    pub paused: bool,
+    pub view: View,
     /// A section carries it, or has been offered for it.
     pub attached: bool,
 }
@@ -69,7 +69,7 @@ impl Downlinks {
         if self.wishes.len() >= WISHES_MAX || self.wishes.iter().any(|wish| wish.track == track) {
             return false;
         }
-        self.wishes.push(Wish { track, kind, paused: false, attached: false });
+        self.wishes.push(Wish { track, kind, view: View::default(), attached: false });
         true
     }
 
@@ -89,9 +89,9 @@ impl Downlinks {
         }
     }
 
-    pub fn pause(&mut self, track: TrackKey, paused: bool) {
+    pub fn set_view(&mut self, track: TrackKey, view: View) {
         if let Some(wish) = self.wishes.iter_mut().find(|wish| wish.track == track) {
-            wish.paused = paused;
+            wish.view = view;
         }
     }
 

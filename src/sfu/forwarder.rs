@@ -5,12 +5,18 @@
 
 use std::{sync::Arc, time::Instant};
 
-use str0m::rtp::{ExtensionValues, RtpWrite, Vp8Descriptor};
+use str0m::{
+    format::Codec,
+    rtp::{ExtensionValues, RtpWrite},
+};
 
 use super::{
     MediaKind, SfuStats,
+    dependency::DependencyBytes,
+    frames::Frame,
     participant::{Participant, ParticipantKey},
     slots::Slots,
+    subscription::Verdict,
     track::Track,
 };
 use crate::media::{AudioPacket, TapWrite};
@@ -29,49 +35,53 @@ pub struct MediaPacket {
     /// When it arrived, and when it was captured as far as that is known: the base of sender reports.
     pub arrived: Instant,
     pub captured: Instant,
-    pub vp8: Option<Vp8Descriptor>,
+    /// Of video.
+    pub frame: Frame,
 }
 
-impl MediaPacket {
-    /// Whether a VP8 keyframe begins here.
-    pub fn starts_keyframe(&self) -> bool {
-        self.vp8.is_some_and(|descriptor| descriptor.starts_keyframe(&self.payload))
-    }
+/// What a packet brought up beside being forwarded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Somebody waits for a keyframe of this stream.
+    pub starving: bool,
+    /// Somebody takes none of the track's streams.
+    pub unsupported: bool,
 }
 
-/// Queues the packet for every subscription that takes it. Returns whether someone waits for a keyframe.
+/// Queues the packet for every subscription that takes it.
 pub fn forward(
     track: &mut Track,
     packet: &MediaPacket,
     participants: &mut Slots<Participant>,
     dirty: &mut Vec<ParticipantKey>,
     stats: &mut SfuStats,
-) -> bool {
-    let kind = track.kind;
-    let keyframe = packet.starts_keyframe();
-    let mut starving = false;
-    for subscription in &mut track.subscriptions {
-        if subscription.paused {
+) -> Outcome {
+    let Track { kind, subscriptions, encodings, .. } = track;
+    let kind = *kind;
+    let mut outcome = Outcome::default();
+    for subscription in subscriptions {
+        if subscription.view.paused {
             stats.dropped_paused += 1;
             continue;
         }
-        if subscription.needs_keyframe {
-            if !keyframe {
-                starving = true;
-                stats.dropped_layer += 1;
-                continue;
-            }
-            subscription.needs_keyframe = false;
-        }
         let Some(subscriber) = participants.get_mut(subscription.subscriber) else { continue };
-        let munged = subscription.munge(packet.source, packet.seq, packet.rtp_time as u32, packet.arrived);
-        let Some((seq, time)) = munged else { continue };
-        let mut write =
-            RtpWrite::new(subscription.outlet.pt, seq.into(), time, packet.captured, packet.payload.clone())
-                .marker(packet.marker)
-                .ext_vals(packet.ext.clone())
-                .nackable(kind == MediaKind::Video);
-        if let Some(patch) = packet.vp8.and_then(|descriptor| subscription.patch(&descriptor)) {
+        let mid = subscription.outlet.mid;
+        let verdict = subscription.select(kind, encodings, packet, |params| subscriber.takes(mid, params));
+        let Verdict::Forward { marker } = verdict else {
+            outcome.starving |= verdict == Verdict::Starve;
+            outcome.unsupported |= subscription.is_unsupported();
+            subscription.skip(packet);
+            stats.dropped_layer += 1;
+            continue;
+        };
+        let Some((seq, time)) = subscription.munge(packet) else { continue };
+        let mut ext = packet.ext.clone();
+        subscription.number_frame(&mut ext);
+        let mut write = RtpWrite::new(subscription.pt, seq.into(), time, packet.captured, packet.payload.clone())
+            .marker(marker)
+            .ext_vals(ext)
+            .nackable(kind == MediaKind::Video);
+        if let Some(patch) = packet.frame.vp8.and_then(|descriptor| subscription.patch(&descriptor)) {
             write = write.vp8_patch(patch);
         }
         if subscriber.write_rtp(subscription.outlet.ssrc, write) {
@@ -81,7 +91,7 @@ pub fn forward(
             }
         }
     }
-    starving
+    outcome
 }
 
 /// Copies the packet into the track's tap, if it has one. A tap that nobody reads any more is closed: its id is
@@ -108,13 +118,22 @@ pub fn copy_to_tap(track: &mut Track, packet: &MediaPacket, stats: &mut SfuStats
 
 /// The header extensions that receivers are to see: those that describe the media, none that describe the sender's
 /// own path (transport sequence numbers, send times, section names), which every transport writes itself.
-pub fn media_extensions(received: &ExtensionValues) -> ExtensionValues {
-    ExtensionValues {
+///
+/// The dependency descriptor goes with AV1, which cannot be put together without it; for other codecs its frame numbers
+/// would not fit what we make of the stream.
+pub fn media_extensions(received: &ExtensionValues, codec: Codec) -> ExtensionValues {
+    let mut values = ExtensionValues {
         audio_level: received.audio_level,
         voice_activity: received.voice_activity,
         video_orientation: received.video_orientation,
         play_delay_min: received.play_delay_min,
         play_delay_max: received.play_delay_max,
         ..ExtensionValues::default()
+    };
+    if codec == Codec::Av1
+        && let Some(bytes) = received.user_values.get_arc::<DependencyBytes>()
+    {
+        values.user_values.set_arc(bytes);
     }
+    values
 }

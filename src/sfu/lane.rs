@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     Context, MediaKind, Sfu,
+    encodings::Origin,
     forwarder::MediaPacket,
     room::{Room, RoomKey},
     track::{Track, TrackKey},
@@ -40,8 +41,8 @@ pub struct Relayed {
 
 #[allow(clippy::large_enum_variant, reason = "nearly all are packets, and a box would be an allocation for each")]
 enum Cargo {
-    /// Down: a packet of the layer with this rank.
-    Packet { rank: usize, packet: MediaPacket },
+    /// Down: a packet of this stream.
+    Packet { origin: Origin, packet: MediaPacket },
     /// Up: the stream with this SSRC is to send a keyframe.
     Keyframe { ssrc: u32 },
 }
@@ -109,8 +110,8 @@ impl Sfu {
         // One that was closed a moment ago, or is about to be opened.
         let Some((room, track)) = end.copied() else { return };
         self.with_room(room, |room, cx| match what {
-            Cargo::Packet { rank, packet } => room.handle_carried(now, track, rank, &packet, cx),
-            Cargo::Keyframe { ssrc } => room.need_keyframe(now, track, Some(ssrc), cx),
+            Cargo::Packet { origin, packet } => room.handle_carried(now, track, origin, &packet, cx),
+            Cargo::Keyframe { ssrc } => room.need_keyframe(now, track, ssrc, cx),
         });
     }
 
@@ -162,22 +163,23 @@ impl Room {
     }
 
     /// A packet of this track goes down its lanes, if it has any.
-    pub(super) fn carry(&self, key: TrackKey, rank: usize, packet: &MediaPacket, cx: &mut Context) {
+    pub(super) fn carry(&self, key: TrackKey, origin: &Origin, packet: &MediaPacket, cx: &mut Context) {
         let Some(track) = self.tracks.get(key) else { return };
         for outlet in &track.lanes.outlets {
             cx.stats.lane_packets[0] += 1;
-            cx.lanes.send(*outlet, Cargo::Packet { rank, packet: packet.clone() });
+            cx.lanes.send(*outlet, Cargo::Packet { origin: *origin, packet: packet.clone() });
         }
     }
 
     /// A packet that came by a lane. From here on it is as one that its owner sent.
-    fn handle_carried(&mut self, now: Instant, key: TrackKey, rank: usize, packet: &MediaPacket, cx: &mut Context) {
-        let Some(track) = self.tracks.get(key) else { return };
+    fn handle_carried(&mut self, now: Instant, key: TrackKey, origin: Origin, packet: &MediaPacket, cx: &mut Context) {
+        let Some(track) = self.tracks.get_mut(key) else { return };
         cx.stats.lane_packets[1] += 1;
         if track.muted {
             cx.stats.dropped_paused += 1;
         } else {
-            self.pass(now, key, rank, packet, cx);
+            track.encodings.see(now, packet.source, &origin);
+            self.pass(now, key, origin, packet, cx);
         }
     }
 

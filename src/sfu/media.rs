@@ -3,16 +3,24 @@
 
 use std::time::{Duration, Instant};
 
-use str0m::rtp::{ExtensionValues, RtpPacket, Ssrc, Vp8Descriptor};
+use str0m::{
+    format::{Codec, CodecSpec, FormatParams, PayloadParams},
+    media::Frequency,
+    rtp::{ExtensionValues, RtpPacket, Ssrc},
+};
 
 use super::{
     Context, EventKind, MediaKind, TimerKey,
+    dependency::DependencyBytes,
+    encodings::Origin,
     forwarder::{MediaPacket, copy_to_tap, forward, media_extensions},
+    frames::Frame,
     injector::{Injector, VOICE_DBOV},
     negotiation::Published,
     participant::{Leg, Participant, ParticipantKey},
     room::Room,
-    track::{Selection, Tap, Track, TrackKey},
+    subscription::Subscription,
+    track::{Tap, Track, TrackKey},
 };
 use crate::{
     id::{ParticipantSid, TrackSid},
@@ -26,9 +34,9 @@ const PACKET_LENGTHS: (Duration, Duration) = (Duration::from_millis(5), Duration
 impl Room {
     pub(super) fn handle_packet(&mut self, now: Instant, key: ParticipantKey, packet: RtpPacket, cx: &mut Context) {
         let Some(participant) = self.participants.get_mut(key) else { return };
-        let Some((track_key, rank)) = participant.route(packet.header.ssrc) else { return };
+        let Some(place) = participant.route(packet.header.ssrc, packet.header.payload_type) else { return };
         let captured = captured_at(participant, &packet);
-        let Some(track) = self.tracks.get_mut(track_key) else { return };
+        let Some(track) = self.tracks.get_mut(place.track) else { return };
         let kind = track.kind;
         cx.stats.received(kind, packet.payload.len());
         if !participant.budget.take_media(now) {
@@ -39,52 +47,45 @@ impl Room {
             cx.stats.dropped_paused += 1;
             return;
         }
-        let vp8 = (kind == MediaKind::Video).then(|| Vp8Descriptor::parse(&packet.payload).ok()).flatten();
+        let codec = place.origin.params.spec().codec;
+        let encoding = track.encodings.see(now, *packet.header.ssrc, &place.origin);
+        let frame = match kind {
+            MediaKind::Audio => Frame::default(),
+            MediaKind::Video => {
+                let dependency = packet.header.ext_vals.user_values.get::<DependencyBytes>();
+                let dependency = dependency.and_then(|DependencyBytes(bytes)| encoding.structure.read(bytes));
+                Frame::read(codec, &packet.payload, packet.header.marker, dependency)
+            }
+        };
         let packet = MediaPacket {
             source: *packet.header.ssrc,
             seq: *packet.seq_no,
             rtp_time: packet.time.numer(),
             marker: packet.header.marker,
-            ext: media_extensions(&packet.header.ext_vals),
+            frame,
+            ext: media_extensions(&packet.header.ext_vals, codec),
             arrived: packet.timestamp,
             captured,
-            vp8,
             payload: packet.payload,
         };
-        self.pass(now, track_key, rank, &packet, cx);
+        self.pass(now, place.track, place.origin, &packet, cx);
     }
 
-    /// A packet that was published, or came by a lane: to the lanes, then to those here who take its layer.
-    pub(super) fn pass(&mut self, now: Instant, key: TrackKey, rank: usize, packet: &MediaPacket, cx: &mut Context) {
-        self.carry(key, rank, packet, cx);
-        let is_video = self.tracks.get(key).is_some_and(|track| track.kind == MediaKind::Video);
-        if !is_video || self.select_layer(now, key, packet, rank, cx) {
-            self.forward(now, key, packet, cx);
+    /// A packet that was published, or came by a lane: to the lanes, then to those here who take its stream.
+    pub(super) fn pass(&mut self, now: Instant, key: TrackKey, origin: Origin, packet: &MediaPacket, cx: &mut Context) {
+        self.carry(key, &origin, packet, cx);
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        if track.kind == MediaKind::Video {
+            let codec = origin.params.spec().codec;
+            if packet.frame.keyframe {
+                track.keyframe_arrived(packet.source);
+            }
+            if !origin.backup && track.codec.replace(codec) != Some(codec) {
+                let (owner, track) = (track.owner, track.sid.clone());
+                self.emit(owner, EventKind::TrackCodec { track, mime_type: mime_type(codec) }, cx);
+            }
         }
-    }
-
-    fn select_layer(
-        &mut self,
-        now: Instant,
-        key: TrackKey,
-        packet: &MediaPacket,
-        rank: usize,
-        cx: &mut Context,
-    ) -> bool {
-        let Some(track) = self.tracks.get_mut(key) else { return false };
-        let keyframe = packet.starts_keyframe();
-        if keyframe {
-            track.keyframe_arrived(packet.source);
-        }
-        let selection = track.select(now, packet.source, rank, keyframe);
-        if selection == Selection::Forward {
-            return true;
-        }
-        cx.stats.dropped_layer += 1;
-        if selection == Selection::DropAndAskKeyframe {
-            self.need_keyframe(now, key, Some(packet.source), cx);
-        }
-        false
+        self.forward(now, key, packet, cx);
     }
 
     fn forward(&mut self, now: Instant, key: TrackKey, packet: &MediaPacket, cx: &mut Context) {
@@ -98,13 +99,16 @@ impl Room {
                 self.speakers.handle_level(now, track.owner, level.unsigned_abs(), length);
             }
         }
-        let starving = forward(track, packet, &mut self.participants, &mut self.dirty, &mut cx.stats);
+        let outcome = forward(track, packet, &mut self.participants, &mut self.dirty, &mut cx.stats);
         if let Some(id) = copy_to_tap(track, packet, &mut cx.stats) {
             let (owner, track) = (track.owner, track.sid.clone());
             self.emit(owner, EventKind::TapClosed { track, id }, cx);
         }
-        if starving {
-            self.need_keyframe(now, key, Some(packet.source), cx);
+        if outcome.starving {
+            self.need_keyframe(now, key, packet.source, cx);
+        }
+        if outcome.unsupported {
+            self.tell_unsupported(key, cx);
         }
         if let (Some(room), Some(at)) = (self.key, self.speakers.poll_timeout()) {
             cx.timers.arm(&mut self.armed, at, TimerKey::Room(room));
@@ -136,25 +140,48 @@ impl Room {
                 },
                 arrived: now,
                 captured: now,
-                vp8: None,
+                frame: Frame::default(),
             };
-            self.pass(now, key, 0, &packet, cx);
+            let origin = Origin { rank: 0, backup: false, params: opus() };
+            track.encodings.see(now, packet.source, &origin);
+            self.pass(now, key, origin, &packet, cx);
         }
         if let Some(report) = report {
             self.emit(owner, EventKind::Injected { track: sid.clone(), report, at: now }, cx);
         }
     }
 
-    pub(super) fn need_keyframe(&mut self, now: Instant, key: TrackKey, ssrc: Option<u32>, cx: &mut Context) {
+    /// Tells receivers once that they take none of the track's streams.
+    fn tell_unsupported(&mut self, key: TrackKey, cx: &mut Context) {
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        let untold = track.subscriptions.iter_mut().filter_map(Subscription::take_unsupported).collect::<Vec<_>>();
+        let sid = track.sid.clone();
+        for subscriber in untold {
+            self.emit(subscriber, EventKind::TrackUnsupported { track: sid.clone() }, cx);
+        }
+    }
+
+    /// A receiver of this track needs a keyframe: of the stream that it gets, or is to get.
+    pub(super) fn subscriber_needs_keyframe(
+        &mut self,
+        now: Instant,
+        key: TrackKey,
+        subscriber: ParticipantKey,
+        cx: &mut Context,
+    ) {
+        let subscription = self.tracks.get_mut(key).and_then(|track| track.subscription_mut(subscriber));
+        // Where no stream is known yet, the first packet of one asks.
+        if let Some(ssrc) = subscription.and_then(|it| it.keyframe_source()) {
+            self.need_keyframe(now, key, ssrc, cx);
+        }
+    }
+
+    pub(super) fn need_keyframe(&mut self, now: Instant, key: TrackKey, ssrc: u32, cx: &mut Context) {
         let Some(track) = self.tracks.get_mut(key).filter(|it| it.kind == MediaKind::Video) else { return };
-        match track.need_keyframe(now, ssrc) {
-            Some(ssrc) => self.request_keyframe(now, key, ssrc, cx),
-            None => {
-                let deadline = track.keyframe_deadline();
-                if let (Some(room), Some(at)) = (self.key, deadline) {
-                    cx.timers.arm(&mut self.armed, at, TimerKey::Room(room));
-                }
-            }
+        if track.need_keyframe(now, ssrc) {
+            self.request_keyframe(now, key, ssrc, cx);
+        } else if let (Some(room), Some(at)) = (self.key, track.keyframe_deadline()) {
+            cx.timers.arm(&mut self.armed, at, TimerKey::Room(room));
         }
     }
 
@@ -172,15 +199,21 @@ impl Room {
     /// An announced track found its section: it is live.
     pub(super) fn go_live(&mut self, now: Instant, owner: ParticipantKey, published: Published, cx: &mut Context) {
         let Published { mid, pending, muted } = published;
+        if let Some(key) = self.track_of(owner, &pending.track).filter(|_| pending.backup) {
+            if let Some(participant) = self.participants.get_mut(owner) {
+                participant.negotiation.bind(&mid, key, true);
+                participant.forget_routes();
+            }
+            return;
+        }
         let mut track = Track::new(pending.track.clone(), owner, pending.kind);
         track.muted = muted;
         let key = self.add_track(now, track, cx);
         if let Some(participant) = self.participants.get_mut(owner) {
-            participant.negotiation.bind(&mid, key);
+            participant.negotiation.bind(&mid, key, false);
             participant.forget_routes();
         }
-        let mime_type = pending.kind.mime_type().to_owned();
-        self.emit(owner, EventKind::TrackLive { track: pending.track, mid, mime_type }, cx);
+        self.emit(owner, EventKind::TrackLive { track: pending.track, mid }, cx);
     }
 
     pub fn publish_injected(&mut self, now: Instant, owner: &ParticipantSid, sid: TrackSid, cx: &mut Context) {
@@ -245,6 +278,26 @@ impl Room {
             cx.stats.taps_open -= u64::from(track.tap.take().is_some());
         }
     }
+}
+
+fn mime_type(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "video/H264",
+        Codec::Vp9 => "video/VP9",
+        Codec::Av1 => "video/AV1",
+        _ => "video/VP8",
+    }
+}
+
+/// The format of injected voices.
+fn opus() -> PayloadParams {
+    let spec = CodecSpec {
+        codec: Codec::Opus,
+        clock_rate: Frequency::FORTY_EIGHT_KHZ,
+        channels: Some(2),
+        format: FormatParams::default(),
+    };
+    PayloadParams::new(111.into(), None, spec)
 }
 
 /// When the packet was captured, by our clock: from the publisher's sender reports where there are any.

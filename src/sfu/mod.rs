@@ -10,13 +10,17 @@ mod clock;
 mod data_packet;
 mod data_tracks;
 mod demux;
+mod dependency;
 mod downlinks;
+mod encodings;
 mod forwarder;
+mod frames;
 pub(crate) mod fuzzing;
 mod injector;
 mod lane;
 mod media;
 mod moving;
+mod munger;
 mod negotiation;
 mod offers;
 mod participant;
@@ -44,6 +48,7 @@ pub use demux::{BindingRequest, binding_request};
 pub use lane::{LaneEnd, LaneId, Relayed};
 pub use path::{Path, Protocol};
 pub use stats::SfuStats;
+pub use subscription::View;
 pub use transport::{Certificate, CertificateError, Transmit};
 
 use self::{
@@ -292,7 +297,7 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
         Command::Subscribe { subscriber, track, subscribed, .. } => {
             room.subscribe(now, &subscriber, &track, subscribed, cx);
         }
-        Command::Pause { subscriber, track, paused, .. } => room.pause(now, &subscriber, &track, paused, cx),
+        Command::View { subscriber, track, view, .. } => room.set_view(now, &subscriber, &track, view, cx),
         Command::SendData { to, channel, payload, .. } => room.send_data(now, &to, channel, &payload, cx),
         Command::PublishData { participant, track, handle, .. } => room.publish_data(&participant, track, handle),
         Command::UnpublishData { participant, track, .. } => room.unpublish_data(&participant, &track),

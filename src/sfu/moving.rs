@@ -17,7 +17,7 @@ struct Luggage {
     from: (RoomKey, ParticipantKey),
     participant: Participant,
     /// With the sections that they are on.
-    tracks: Vec<(Option<String>, Track)>,
+    tracks: Vec<(Vec<(String, bool)>, Track)>,
     data_tracks: Vec<(u16, DataTrackSid)>,
 }
 
@@ -39,8 +39,9 @@ impl Room {
         let published: Vec<_> = self.tracks.iter().filter(|(_, it)| it.owner == key).map(|(track, _)| track).collect();
         let mut tracks = Vec::new();
         for track in published {
-            let mid = mids.iter().find(|(_, of)| *of == track).map(|(mid, _)| mid.clone());
-            tracks.extend(self.take_track(now, track, cx).map(|track| (mid, track)));
+            let its = mids.iter().filter(|(_, of, _)| *of == track);
+            let mids = its.map(|(mid, _, backup)| (mid.clone(), *backup)).collect();
+            tracks.extend(self.take_track(now, track, cx).map(|track| (mids, track)));
         }
         for (_, track) in self.tracks.iter_mut() {
             track.subscriptions.retain(|subscription| subscription.subscriber != key);
@@ -67,11 +68,13 @@ impl Room {
                 cx.demux.rename(old, Route { room, participant: key, leg });
             }
         }
-        for (mid, mut track) in tracks {
+        for (mids, mut track) in tracks {
             track.owner = key;
             let track = self.add_track(now, track, cx);
-            if let (Some(mid), Some(participant)) = (mid, self.participants.get_mut(key)) {
-                participant.negotiation.bind(&mid, track);
+            for (mid, backup) in mids {
+                if let Some(participant) = self.participants.get_mut(key) {
+                    participant.negotiation.bind(&mid, track, backup);
+                }
             }
         }
         for (handle, track) in data_tracks {

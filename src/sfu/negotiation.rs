@@ -14,6 +14,7 @@ use super::{
     MediaKind, PendingTrack,
     downlinks::{Downlinks, Section, Use, Wish},
     sdp::OfferedSection,
+    subscription::View,
     track::TrackKey,
 };
 use crate::id::TrackSid;
@@ -37,6 +38,10 @@ struct Uplink {
     track_id: String,
     rids: Vec<String>,
     track: Option<TrackKey>,
+    /// What the client announced that it sends.
+    codec: String,
+    /// It carries its track in another codec: the track does not end with it.
+    backup: bool,
     /// Its track was taken down by us; it is matched with no other.
     retired: bool,
     since: Instant,
@@ -60,8 +65,8 @@ pub struct Published {
 /// What an offer changed. Sections are named by their `mid`.
 #[derive(Debug, Default)]
 pub struct OfferOutcome {
-    /// Sections that now carry a track, and whether it is paused.
-    pub attached: Vec<(String, TrackKey, bool)>,
+    /// Sections that now carry a track, and how it is wanted.
+    pub attached: Vec<(String, TrackKey, View)>,
     /// Tracks that the client no longer has a section for.
     pub detached: Vec<TrackKey>,
     /// Sections that carry nothing.
@@ -149,7 +154,7 @@ impl Negotiation {
                 if let Some(wish) = waiting {
                     wish.attached = true;
                     section.usage = Use::Carries(wish.track);
-                    outcome.attached.push((section.mid.clone(), wish.track, wish.paused));
+                    outcome.attached.push((section.mid.clone(), wish.track, wish.view));
                 }
             }
             Use::Free => {}
@@ -159,7 +164,10 @@ impl Negotiation {
     fn offer_uplink(&mut self, now: Instant, offer: &OfferedSection, kind: MediaKind, outcome: &mut OfferOutcome) {
         let known = self.uplinks.iter().position(|uplink| uplink.mid == offer.mid);
         match (known, offer.sends) {
-            (Some(at), false) => outcome.ended.extend(self.uplinks.swap_remove(at).track),
+            (Some(at), false) => {
+                let ended = self.uplinks.swap_remove(at);
+                outcome.ended.extend(ended.track.filter(|_| !ended.backup));
+            }
             (Some(at), true) => {
                 let uplink = &mut self.uplinks[at];
                 uplink.rids.clone_from(&offer.rids);
@@ -167,7 +175,7 @@ impl Negotiation {
                 let replaced = uplink.track_id != offer.track_id
                     && self.pending.iter().any(|announced| announced.track.is(&offer.track_id));
                 if replaced {
-                    outcome.ended.extend(uplink.track.take());
+                    outcome.ended.extend(uplink.track.take().filter(|_| !uplink.backup));
                     uplink.retired = false;
                 }
                 uplink.track_id.clone_from(&offer.track_id);
@@ -178,6 +186,8 @@ impl Negotiation {
                 track_id: offer.track_id.clone(),
                 rids: offer.rids.clone(),
                 track: None,
+                codec: String::new(),
+                backup: false,
                 retired: false,
                 since: now,
             }),
@@ -206,9 +216,10 @@ impl Negotiation {
     }
 
     /// Tells which track a matched section became.
-    pub fn bind(&mut self, mid: &str, track: TrackKey) {
+    pub fn bind(&mut self, mid: &str, track: TrackKey, backup: bool) {
         if let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.mid == mid) {
             uplink.track = Some(track);
+            uplink.backup = backup;
             uplink.retired = false;
         }
     }
@@ -221,16 +232,22 @@ impl Negotiation {
         }
     }
 
-    /// The sections that tracks of the client's are on.
-    pub fn uplinks(&self) -> Vec<(String, TrackKey)> {
-        self.uplinks.iter().filter_map(|uplink| Some((uplink.mid.clone(), uplink.track?))).collect()
+    /// The sections that tracks of the client's are on, and whether in another codec than the track's first.
+    pub fn uplinks(&self) -> Vec<(String, TrackKey, bool)> {
+        self.uplinks.iter().filter_map(|uplink| Some((uplink.mid.clone(), uplink.track?, uplink.backup))).collect()
     }
 
-    /// The track on a section that the client sends on, and the rank of a layer of it.
-    pub fn uplink(&self, mid: &str, rid: Option<&str>) -> Option<(TrackKey, usize)> {
+    /// The codec that the client announced for a section on which it sends; empty where it did not.
+    pub fn codec(&self, mid: &str) -> &str {
+        self.uplinks.iter().find(|uplink| uplink.mid == mid).map(|uplink| uplink.codec.as_str()).unwrap_or_default()
+    }
+
+    /// The track on a section that the client sends on, the rank of a layer of it, and whether this is another codec than
+    /// the track's first.
+    pub fn uplink(&self, mid: &str, rid: Option<&str>) -> Option<(TrackKey, u8, bool)> {
         let uplink = self.uplinks.iter().find(|uplink| uplink.mid == mid)?;
         let rank = rid.and_then(|rid| uplink.rids.iter().position(|known| known == rid)).unwrap_or(0);
-        Some((uplink.track?, rank))
+        Some((uplink.track?, u8::try_from(rank).unwrap_or(u8::MAX), uplink.backup))
     }
 
     fn match_by_id(&mut self) -> Vec<Published> {
@@ -249,6 +266,7 @@ impl Negotiation {
                 // Claimed from here on; `bind` names the track.
                 uplink.retired = true;
                 let Announced { track: pending, muted, .. } = self.pending.remove(at);
+                uplink.codec.clone_from(&pending.codec);
                 published.push(Published { mid: uplink.mid.clone(), pending, muted });
             }
         }
@@ -282,8 +300,8 @@ impl Negotiation {
         self.update_requirement(now);
     }
 
-    /// Where sections are fixed, gives those that are free to the wishes that wait: section, track, whether it is paused.
-    pub fn fill(&mut self) -> Vec<(String, TrackKey, bool)> {
+    /// Where sections are fixed, gives those that are free to the wishes that wait: section, track, how it is wanted.
+    pub fn fill(&mut self) -> Vec<(String, TrackKey, View)> {
         let mut attached = Vec::new();
         if !self.fixed {
             return attached;
@@ -293,7 +311,7 @@ impl Negotiation {
             if let Some(wish) = waiting {
                 wish.attached = true;
                 section.usage = Use::Carries(wish.track);
-                attached.push((section.mid.clone(), wish.track, wish.paused));
+                attached.push((section.mid.clone(), wish.track, wish.view));
             }
         }
         attached
@@ -305,8 +323,8 @@ impl Negotiation {
         self.update_requirement(now);
     }
 
-    pub fn pause(&mut self, track: TrackKey, paused: bool) {
-        self.down.pause(track, paused);
+    pub fn set_view(&mut self, track: TrackKey, view: View) {
+        self.down.set_view(track, view);
     }
 
     /// The track that a section carries to the client.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::{
     MediaKind,
     downlinks::{Downlinks, Section, Use},
+    subscription::View,
     track::TrackKey,
 };
 
@@ -44,8 +45,8 @@ struct InFlight {
 /// What an answer made true.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct AnswerOutcome {
-    /// Sections that now carry a track, and whether it is paused.
-    pub attached: Vec<(String, TrackKey, bool)>,
+    /// Sections that now carry a track, and how it is wanted.
+    pub attached: Vec<(String, TrackKey, View)>,
     /// Sections that carry nothing now.
     pub idle: Vec<String>,
 }
@@ -92,8 +93,8 @@ impl Offers {
         self.schedule(now);
     }
 
-    pub fn pause(&mut self, track: TrackKey, paused: bool) {
-        self.down.pause(track, paused);
+    pub fn set_view(&mut self, track: TrackKey, view: View) {
+        self.down.set_view(track, view);
     }
 
     /// The track that a section carries to the client.
@@ -193,7 +194,7 @@ impl Offers {
                 section.remember(track);
             }
             if let Some(wish) = wish {
-                outcome.attached.push((mid, track, wish.paused));
+                outcome.attached.push((mid, track, wish.view));
             }
         }
         self.schedule(now);
@@ -261,12 +262,13 @@ mod tests {
         assert!(story.offers.wish(story.now, voice, AUDIO));
         assert!(!story.offers.wish(story.now, voice, AUDIO), "it is wished for already");
         story.offers.wish(story.now, face, VIDEO);
-        story.offers.pause(face, true);
+        let looked_away = View { paused: true, ..View::default() };
+        story.offers.set_view(face, looked_away);
         let plan = story.offer().unwrap();
         assert_eq!(plan.add, [(voice, AUDIO), (face, VIDEO)]);
         assert_eq!(story.offers.carried("m1"), None);
         let outcome = story.answer(plan.id);
-        assert_eq!(outcome.attached, [("m1".into(), voice, false), ("m2".into(), face, true)]);
+        assert_eq!(outcome.attached, [("m1".into(), voice, View::default()), ("m2".into(), face, looked_away)]);
         assert_eq!(story.offers.carried("m1"), Some(voice));
         assert_eq!(story.offer(), None);
     }
@@ -300,7 +302,7 @@ mod tests {
         story.offers.wish(story.now, two, AUDIO);
         let plan = story.offer().unwrap();
         assert_eq!((plan.reuse.as_slice(), plan.add.len()), ([("m1".to_owned(), two, AUDIO)].as_slice(), 0));
-        assert_eq!(story.answer(plan.id).attached, [("m1".into(), two, false)]);
+        assert_eq!(story.answer(plan.id).attached, [("m1".into(), two, View::default())]);
     }
 
     /// Takes a track and drops it again; the offer that it was taken by.

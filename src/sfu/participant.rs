@@ -2,16 +2,21 @@
 
 use std::time::Instant;
 
-use str0m::rtp::{RtpWrite, Ssrc};
+use str0m::{
+    format::PayloadParams,
+    media::{Mid, Pt},
+    rtp::{RtpWrite, Ssrc},
+};
 
 use super::{
     MediaKind,
     api::Connections,
     clock::SenderClock,
+    encodings::Origin,
     negotiation::Negotiation,
     offers::Offers,
     slots::Key,
-    subscription::Subscription,
+    subscription::{Subscription, View},
     timers::Armed,
     track::TrackKey,
     transport::{Transport, TransportConfig},
@@ -78,8 +83,15 @@ struct Down {
 #[derive(Clone, Copy)]
 struct Route {
     ssrc: Ssrc,
-    track: TrackKey,
-    rank: usize,
+    pt: Pt,
+    place: Place,
+}
+
+/// Where a packet belongs.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub track: TrackKey,
+    pub origin: Origin,
 }
 
 impl Participant {
@@ -180,10 +192,10 @@ impl Participant {
         self.armed = Armed::default();
     }
 
-    pub fn pause(&mut self, track: TrackKey, paused: bool) {
+    pub fn set_view(&mut self, track: TrackKey, view: View) {
         match &mut self.down {
-            Some(down) => down.offers.pause(track, paused),
-            None => self.negotiation.pause(track, paused),
+            Some(down) => down.offers.set_view(track, view),
+            None => self.negotiation.set_view(track, view),
         }
     }
 
@@ -208,18 +220,26 @@ impl Participant {
         Some(self.retired.swap_remove(at))
     }
 
-    /// The track that a received stream belongs to, and the rank of its layer.
-    pub fn route(&mut self, ssrc: Ssrc) -> Option<(TrackKey, usize)> {
-        if let Some(route) = self.routes.iter().find(|route| route.ssrc == ssrc) {
-            return Some((route.track, route.rank));
+    /// The payload type by which it takes this format on a section.
+    pub fn takes(&self, mid: Mid, params: &PayloadParams) -> Option<Pt> {
+        self.transport(self.receiving())?.takes(mid, params)
+    }
+
+    /// Where a received stream belongs, by its payload type too: a sender may change the codec of a stream.
+    pub fn route(&mut self, ssrc: Ssrc, pt: Pt) -> Option<Place> {
+        if let Some(route) = self.routes.iter().find(|route| route.ssrc == ssrc && route.pt == pt) {
+            return Some(route.place);
         }
-        let (mid, rid) = self.main.as_mut()?.inlet(ssrc)?;
-        let (track, rank) = self.negotiation.uplink(&mid, rid.as_deref())?;
+        let main = self.main.as_mut()?;
+        let (mid, rid) = main.inlet(ssrc)?;
+        let params = main.format(pt)?;
+        let (track, rank, backup) = self.negotiation.uplink(&mid, rid.as_deref())?;
         if self.routes.len() >= ROUTES_MAX {
             self.routes.remove(0);
         }
-        self.routes.push(Route { ssrc, track, rank });
-        Some((track, rank))
+        let place = Place { track, origin: Origin { rank, backup, params } };
+        self.routes.push(Route { ssrc, pt, place });
+        Some(place)
     }
 
     /// Must follow every change of what the participant publishes.

@@ -239,7 +239,8 @@ impl Room {
             }
         }
         for track in self.tracks.keys() {
-            if let Some(ssrc) = self.tracks.get_mut(track).and_then(|it| it.keyframe_due(now)) {
+            let due = self.tracks.get_mut(track).map(|found| found.keyframes_due(now)).unwrap_or_default();
+            for ssrc in due {
                 self.request_keyframe(now, track, ssrc, cx);
             }
         }
@@ -281,7 +282,7 @@ impl Room {
                 Notice::KeyframeRequest(mid) => {
                     let carried = self.participants.get(key).and_then(|it| it.carried(&mid));
                     if let Some(track) = carried {
-                        self.need_keyframe(now, track, None, cx);
+                        self.subscriber_needs_keyframe(now, track, key, cx);
                     }
                 }
                 Notice::Closed(reason) => self.close_transport(key, reason, cx),

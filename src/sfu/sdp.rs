@@ -18,6 +18,8 @@ pub struct OfferedSection {
     pub track_id: String,
     /// Simulcast layers that the client would send, as ordered by it: lowest first with LiveKit's clients.
     pub rids: Vec<String>,
+    /// Payload types, the one that it likes best first.
+    pub formats: Vec<String>,
 }
 
 /// The sections of an offer in order. Sections without a `mid` are left out: str0m refuses such offers anyway.
@@ -60,6 +62,7 @@ fn offered_section(lines: &[&str], bundle: &[&str]) -> Option<OfferedSection> {
         receives: receives && !stopped,
         track_id: track_id.to_owned(),
         rids,
+        formats: head.skip(1).map(str::to_owned).collect(),
     })
 }
 
@@ -79,6 +82,9 @@ fn sent_rids(simulcast: &str) -> Vec<String> {
 /// What our answer, or our offer, says about one section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SectionPlan {
+    /// As str0m wrote it, but with the payload types in another order, since the first one is what the client sends: those
+    /// of the codec that it announced, then as it offered them (RFC 3264 section 6.1).
+    Receive { formats: Vec<String>, codec: String },
     /// As str0m wrote it.
     Keep,
     /// The client may use the section later; nothing flows from us now.
@@ -99,8 +105,14 @@ pub fn rewrite(sdp: &str, mut plan: impl FnMut(&str) -> SectionPlan) -> String {
     for lines in sections {
         let mid = lines.iter().find_map(|line| line.strip_prefix("a=mid:")).map(str::trim);
         let plan = mid.map_or(SectionPlan::Keep, &mut plan);
+        let sent_as = match &plan {
+            SectionPlan::Receive { formats, codec } => in_order(&lines, formats, codec),
+            _ => None,
+        };
         for line in lines {
-            if let Some(line) = rewrite_line(line, &plan) {
+            if let Some(line) = sent_as.as_deref().filter(|_| line.starts_with("m=")) {
+                push(line);
+            } else if let Some(line) = rewrite_line(line, &plan) {
                 push(&line);
             }
         }
@@ -115,7 +127,7 @@ fn rewrite_line<'a>(line: &'a str, plan: &SectionPlan) -> Option<std::borrow::Co
         return Some(Owned(format!("a=simulcast:{}", simulcast.replace('~', ""))));
     }
     match plan {
-        SectionPlan::Keep => Some(Borrowed(line)),
+        SectionPlan::Keep | SectionPlan::Receive { .. } => Some(Borrowed(line)),
         SectionPlan::Silent { client_sends } => match line {
             "a=sendrecv" | "a=sendonly" | "a=recvonly" | "a=inactive" => {
                 Some(Borrowed(if *client_sends { "a=recvonly" } else { "a=inactive" }))
@@ -134,6 +146,27 @@ fn rewrite_line<'a>(line: &'a str, plan: &SectionPlan) -> Option<std::borrow::Co
             }
         }
     }
+}
+
+/// The media line of a section with its payload types in another order; `None` where it has none.
+fn in_order(lines: &[&str], formats: &[String], codec: &str) -> Option<String> {
+    const FIXED: usize = 3;
+    let attribute = |name: &str, pt: &str| {
+        let of_pt = |line: &&str| line.strip_prefix(name)?.strip_prefix(pt)?.strip_prefix(' ').map(str::to_owned);
+        lines.iter().find_map(of_pt)
+    };
+    // Retransmissions go with what they are of.
+    let is_announced = |pt: &str| {
+        let of = attribute("a=fmtp:", pt).and_then(|format| format.strip_prefix("apt=").map(str::to_owned));
+        let map = attribute("a=rtpmap:", of.as_deref().unwrap_or(pt)).unwrap_or_default();
+        map.split('/').next().is_some_and(|name| name.eq_ignore_ascii_case(codec))
+    };
+    let mut words: Vec<&str> = lines.first()?.split_whitespace().collect();
+    words.get_mut(FIXED..)?.sort_by_cached_key(|pt| {
+        let offered = formats.iter().position(|format| format == pt).unwrap_or(usize::MAX);
+        (!is_announced(pt), offered)
+    });
+    Some(words.join(" "))
 }
 
 /// The offer without its candidates: as the ICE-lite side we never send to one that has not sent to us.
@@ -186,6 +219,7 @@ mod tests {
         assert!(sections[1].sends && !sections[1].receives);
         assert_eq!(sections[1].track_id, "1f2e-cid");
         assert_eq!(sections[1].rids, ["q", "h", "f"]);
+        assert_eq!(sections[1].formats, ["96"]);
         assert_eq!(sections[2].kind, None);
         assert!(!sections[3].sends, "a stopped section sends nothing");
     }
@@ -208,6 +242,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_answer_puts_first_what_the_client_announced_and_keeps_its_order() {
+        let answer = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96 97 98 99\r\na=mid:0\r\na=recvonly\r\na=rtpmap:96 VP8/90000\r\n\
+            a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\na=rtpmap:98 VP9/90000\r\na=rtpmap:99 rtx/90000\r\n\
+            a=fmtp:99 apt=98\r\n";
+        let formats: Vec<String> = ["45", "97", "96", "99", "98"].map(str::to_owned).into();
+        let first_line = |codec: &str| {
+            let plan = |_: &str| SectionPlan::Receive { formats: formats.clone(), codec: codec.to_owned() };
+            rewrite(answer, plan).lines().nth(1).unwrap().to_owned()
+        };
+        assert_eq!(first_line(""), "m=video 9 UDP/TLS/RTP/SAVPF 97 96 99 98");
+        assert_eq!(first_line("vp9"), "m=video 9 UDP/TLS/RTP/SAVPF 99 98 97 96");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_and_rewritten_without_panic(text in "([am]=|mid:|msid:|simulcast:send |audio 0 |[ -~]|\n){0,80}") {
@@ -215,6 +263,7 @@ mod tests {
             let kept = rewrite(&text, |_| SectionPlan::Silent { client_sends: true });
             prop_assert!(offered_sections(&kept).len() == sections.len());
             let _ = without_candidates(&text);
+            let _ = rewrite(&text, |_| SectionPlan::Receive { formats: vec!["0".to_owned()], codec: "a".to_owned() });
         }
     }
 }

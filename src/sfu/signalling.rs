@@ -6,13 +6,13 @@ use bytes::Bytes;
 use str0m::media::Mid;
 
 use super::{
-    Context, DataChannel, EventKind, MediaKind, PendingTrack,
+    Context, DataChannel, EventKind, PendingTrack,
     negotiation::{OfferOutcome, SECTIONS_MAX},
     participant::{Leg, Participant, ParticipantKey},
     room::Room,
     sdp::{self, SectionPlan},
     slots::Slots,
-    subscription::Subscription,
+    subscription::{Subscription, View},
     track::TrackKey,
     transport::OfferError,
 };
@@ -60,13 +60,22 @@ impl Room {
         if participant.negotiation.is_fixed() {
             // The names stay while tracks come and go; one stream, so that sound and picture are played together.
             let stream = participant.sid.to_string();
-            let named = |mid: &str| SectionPlan::Carries { stream: stream.clone(), track: format!("{stream}-{mid}") };
+            let named = |mid: &str| match sections.iter().find(|section| section.mid == mid) {
+                Some(offered) if offered.sends && !offered.receives => {
+                    SectionPlan::Receive { formats: offered.formats.clone(), codec: String::new() }
+                }
+                _ => SectionPlan::Carries { stream: stream.clone(), track: format!("{stream}-{mid}") },
+            };
             return Ok((outcome, sdp::rewrite(&answer, named), Vec::new()));
         }
         let (answer, tracks) = self.rewrite(&answer, |participants, mid| {
             let offered = sections.iter().find(|section| section.mid == mid && section.kind.is_some());
             let otherwise = match offered {
                 Some(offered) if offered.receives => SectionPlan::Silent { client_sends: offered.sends },
+                Some(offered) if offered.sends => {
+                    let codec = participants.get(key).map(|it| it.negotiation.codec(mid).to_owned());
+                    SectionPlan::Receive { formats: offered.formats.clone(), codec: codec.unwrap_or_default() }
+                }
                 _ => SectionPlan::Keep,
             };
             let carried = participants.get(key).and_then(|it| it.negotiation.carried(mid));
@@ -122,8 +131,8 @@ impl Room {
         for published in outcome.published {
             self.go_live(now, key, published, cx);
         }
-        for (mid, track, paused) in outcome.attached {
-            self.attach(now, key, &mid, track, paused, cx);
+        for (mid, track, view) in outcome.attached {
+            self.attach(now, key, &mid, track, view, cx);
         }
         self.rearm(now, key, cx);
     }
@@ -178,8 +187,8 @@ impl Room {
                 transport.remove_outlet(Mid::from(mid.as_str()), sink);
             });
         }
-        for (mid, track, paused) in outcome.attached {
-            self.attach(now, key, &mid, track, paused, cx);
+        for (mid, track, view) in outcome.attached {
+            self.attach(now, key, &mid, track, view, cx);
         }
         self.rearm(now, key, cx);
         self.settle(now, cx);
@@ -199,23 +208,23 @@ impl Room {
         key: ParticipantKey,
         mid: &str,
         track_key: TrackKey,
-        paused: bool,
+        view: View,
         cx: &mut Context,
     ) {
         let Some(track) = self.tracks.get_mut(track_key) else { return };
         let Some(participant) = self.participants.get_mut(key) else { return };
         let Some(transport) = participant.transport_mut(participant.receiving()) else { return };
-        // Without an outlet the client speaks none of our codecs: the section stays silent.
-        let Some(outlet) = transport.outlet(Mid::from(mid), track.kind) else {
+        // Without one the client rejected the section.
+        let Some(outlet) = transport.outlet(Mid::from(mid)) else {
             let track = track.sid.clone();
             return self.emit(key, EventKind::TrackUnsupported { track }, cx);
         };
         let subscription = match participant.take_retired(outlet.ssrc) {
             Some(mut subscription) => {
-                subscription.hand_over(track.kind, paused);
+                subscription.hand_over(view);
                 subscription
             }
-            None => Subscription::new(key, outlet, track.kind, paused),
+            None => Subscription::new(key, outlet, track.kind, view),
         };
         let first = track.subscriptions.is_empty();
         track.subscriptions.push(subscription);
@@ -223,7 +232,7 @@ impl Room {
         if first {
             self.emit(owner, EventKind::TrackSubscribed { track: sid }, cx);
         }
-        self.need_keyframe(now, track_key, None, cx);
+        self.subscriber_needs_keyframe(now, track_key, key, cx);
     }
 
     /// A receiver gets this track no more.
@@ -238,8 +247,8 @@ impl Room {
     /// Gives tracks that wait to sections that are free, where that takes no negotiation.
     pub(super) fn fill(&mut self, now: Instant, key: ParticipantKey, cx: &mut Context) {
         let filled = self.participants.get_mut(key).map(|participant| participant.negotiation.fill());
-        for (mid, track, paused) in filled.unwrap_or_default() {
-            self.attach(now, key, &mid, track, paused, cx);
+        for (mid, track, view) in filled.unwrap_or_default() {
+            self.attach(now, key, &mid, track, view, cx);
         }
     }
 
@@ -272,7 +281,10 @@ impl Room {
         if let Some(track) = self.tracks.get_mut(key).filter(|it| it.muted != muted) {
             track.set_muted(muted);
             if !muted {
-                self.need_keyframe(now, key, None, cx);
+                let needed: Vec<_> = track.subscriptions.iter().filter_map(Subscription::keyframe_source).collect();
+                for ssrc in needed {
+                    self.need_keyframe(now, key, ssrc, cx);
+                }
             }
         }
     }
@@ -307,28 +319,22 @@ impl Room {
         self.rearm(now, key, cx);
     }
 
-    pub fn pause(
+    pub fn set_view(
         &mut self,
         now: Instant,
         subscriber: &ParticipantSid,
         track: &TrackSid,
-        paused: bool,
+        view: View,
         cx: &mut Context,
     ) {
         let Some(key) = self.by_sid.get(subscriber).copied() else { return };
         let Some(track_key) = self.tracks_by_sid.get(track).copied() else { return };
         if let Some(participant) = self.participants.get_mut(key) {
-            participant.pause(track_key, paused);
+            participant.set_view(track_key, view);
         }
-        let Some(track) = self.tracks.get_mut(track_key) else { return };
-        let kind = track.kind;
-        let changed = track.subscription_mut(key).filter(|it| it.paused != paused);
-        if let Some(subscription) = changed {
-            subscription.paused = paused;
-            subscription.interrupt(kind);
-            if !paused && kind == MediaKind::Video {
-                self.need_keyframe(now, track_key, None, cx);
-            }
+        let subscription = self.tracks.get_mut(track_key).and_then(|track| track.subscription_mut(key));
+        if subscription.is_some_and(|subscription| subscription.set_view(view)) {
+            self.subscriber_needs_keyframe(now, track_key, key, cx);
         }
     }
 

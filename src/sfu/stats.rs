@@ -86,11 +86,4 @@ impl MediaKind {
             Self::Video => 90_000,
         }
     }
-
-    pub fn mime_type(self) -> &'static str {
-        match self {
-            Self::Audio => "audio/opus",
-            Self::Video => "video/VP8",
-        }
-    }
 }

@@ -1,264 +1,279 @@
-//! One track as one receiver gets it: which packets, under which sequence numbers and times.
-//!
-//! A receiver must see one gapless stream that starts low (a first sequence number above 65,535 would be
-//! undecryptable for it), whatever we leave out: mutes, pauses, changes of layer. Losses before us stay visible as
-//! gaps, so that they are asked for again.
+//! One track as one receiver gets it: which of its streams and layers, and what becomes of each packet.
 
-use std::time::Instant;
+use str0m::{
+    format::PayloadParams,
+    media::Pt,
+    rtp::{ExtensionValues, Vp8Descriptor, Vp8Patch},
+};
 
-use str0m::rtp::{Vp8Descriptor, Vp8Patch};
+use super::{
+    MediaKind,
+    encodings::Encodings,
+    forwarder::MediaPacket,
+    frames::Frame,
+    munger::{FrameMunger, RtpMunger, Vp8Munger},
+    participant::ParticipantKey,
+    transport::Outlet,
+};
 
-use super::{MediaKind, participant::ParticipantKey, transport::Outlet};
-
-/// A first sequence number is below this: far from a wrap, so that reordering at the start cannot cross one.
+/// A first sequence number is below this: far from a wrap, so that reordering at the start cannot cross one. Above 65,535
+/// it would be undecryptable for the receiver.
 const FIRST_SEQ_MAX: u64 = 0x3fff;
-/// Least step of RTP time over a change of source, so that two frames never share one.
-const MIN_STEP_HZ_PART: u32 = 50;
+
+/// How much of a track its receiver wants to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    pub paused: bool,
+    /// The best layer: of simulcast by its rank, of scalable video the spatial one. 0 is the lowest.
+    pub layer: u8,
+    /// The highest temporal layer.
+    pub temporal: u8,
+}
+
+impl Default for View {
+    /// All of it.
+    fn default() -> Self {
+        Self { paused: false, layer: u8::MAX, temporal: u8::MAX }
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is sent, with this RTP marker.
+    Forward {
+        marker: bool,
+    },
+    Drop,
+    /// It would be sent if a keyframe had begun: one is to be asked for.
+    Starve,
+}
 
 pub struct Subscription {
     pub subscriber: ParticipantKey,
     pub outlet: Outlet,
-    pub paused: bool,
-    /// Video that cannot be decoded is not sent: true until a keyframe begins.
-    pub needs_keyframe: bool,
+    pub view: View,
+    pub pt: Pt,
+    /// The stream that it gets, and whether that can be decoded: video not before a keyframe.
     source: Option<u32>,
+    live: bool,
+    /// The stream that it should get, as of this version of the track's streams.
+    best: Option<u32>,
+    best_of: Option<u32>,
+    told_unsupported: bool,
+    filter: LayerFilter,
     rtp: RtpMunger,
     vp8: Vp8Munger,
+    frames: FrameMunger,
 }
 
 impl Subscription {
-    pub fn new(subscriber: ParticipantKey, outlet: Outlet, kind: MediaKind, paused: bool) -> Self {
+    pub fn new(subscriber: ParticipantKey, outlet: Outlet, kind: MediaKind, view: View) -> Self {
         Self {
             subscriber,
             outlet,
-            paused,
-            needs_keyframe: kind == MediaKind::Video,
+            view,
+            pt: Pt::from(0),
             source: None,
+            live: false,
+            best: None,
+            best_of: None,
+            told_unsupported: false,
+            filter: LayerFilter::default(),
             rtp: RtpMunger::new(u64::from(*outlet.ssrc) & FIRST_SEQ_MAX, kind.clock_hz()),
             vp8: Vp8Munger::default(),
+            frames: FrameMunger::default(),
         }
     }
 
     /// The next packet follows what was left out without a gap; video starts with a keyframe.
-    pub fn interrupt(&mut self, kind: MediaKind) {
+    pub fn interrupt(&mut self) {
         self.rtp.resume();
-        self.needs_keyframe = kind == MediaKind::Video;
+        self.live = false;
     }
 
     /// The stream carries another track from here on.
-    pub fn hand_over(&mut self, kind: MediaKind, paused: bool) {
-        self.paused = paused;
-        self.needs_keyframe = kind == MediaKind::Video;
-        self.source = None;
+    pub fn hand_over(&mut self, view: View) {
+        self.view = view;
+        (self.source, self.live, self.best_of, self.told_unsupported) = (None, false, None, false);
         self.rtp.switch();
         self.vp8.switch();
+        self.frames.switch();
+    }
+
+    /// Returns whether it goes on after a pause.
+    pub fn set_view(&mut self, view: View) -> bool {
+        let before = std::mem::replace(&mut self.view, view);
+        self.best_of = None;
+        if before.paused != view.paused {
+            self.interrupt();
+        }
+        before.paused && !view.paused
+    }
+
+    /// The stream whose keyframe the receiver needs.
+    pub fn keyframe_source(&self) -> Option<u32> {
+        self.best.or(self.source)
+    }
+
+    /// Whether the receiver takes none of the streams that flow, which it has not been told.
+    pub fn is_unsupported(&self) -> bool {
+        !self.told_unsupported && self.best_of.is_some() && self.best.is_none()
+    }
+
+    /// The receiver, where it has to be told so now.
+    pub fn take_unsupported(&mut self) -> Option<ParticipantKey> {
+        let untold = self.is_unsupported();
+        self.told_unsupported |= untold;
+        untold.then_some(self.subscriber)
+    }
+
+    /// Decides about a packet of one of the track's streams. `takes` says with which payload type the receiver takes a
+    /// format.
+    pub fn select(
+        &mut self,
+        kind: MediaKind,
+        encodings: &Encodings,
+        packet: &MediaPacket,
+        takes: impl Fn(&PayloadParams) -> Option<Pt>,
+    ) -> Verdict {
+        if self.best_of != Some(encodings.version()) {
+            self.best = encodings.best(self.view.layer, |params| takes(params).is_some());
+            self.best_of = Some(encodings.version());
+        }
+        if self.live && self.source == Some(packet.source) {
+            return self.filter.handle(&packet.frame, packet.marker, self.view);
+        }
+        if self.best != Some(packet.source) {
+            return Verdict::Drop;
+        }
+        if kind == MediaKind::Video && !packet.frame.keyframe {
+            return Verdict::Starve;
+        }
+        let Some(pt) = encodings.get(packet.source).and_then(|encoding| takes(&encoding.origin.params)) else {
+            return Verdict::Drop;
+        };
+        if self.source.is_some_and(|known| known != packet.source) {
+            self.rtp.switch();
+            self.vp8.switch();
+            self.frames.switch();
+        }
+        (self.pt, self.source, self.live) = (pt, Some(packet.source), true);
+        self.filter.handle(&packet.frame, packet.marker, self.view)
+    }
+
+    /// A packet of the stream that it gets is left out.
+    pub fn skip(&mut self, packet: &MediaPacket) {
+        if !self.live || self.source != Some(packet.source) {
+            return;
+        }
+        self.rtp.skip(packet.seq);
+        if let Some(descriptor) = packet.frame.vp8.filter(|_| packet.frame.starts) {
+            self.vp8.skip(&descriptor);
+        }
     }
 
     /// Sequence number and time to send with; `None` for a packet from before the last interruption.
-    pub fn munge(&mut self, source: u32, seq: u64, time: u32, now: Instant) -> Option<(u64, u32)> {
-        if self.source.is_some_and(|known| known != source) {
-            self.rtp.switch();
-            self.vp8.switch();
-        }
-        self.source = Some(source);
-        self.rtp.map(seq, time, now)
+    pub fn munge(&mut self, packet: &MediaPacket) -> Option<(u64, u32)> {
+        self.rtp.map(packet.seq, packet.rtp_time as u32, packet.captured)
     }
 
-    /// How to rewrite the VP8 descriptor so that picture ids go on over a change of layer; `None` to leave it.
+    /// Makes the frame numbers of a dependency descriptor go on over changes of stream.
+    pub fn number_frame(&mut self, ext: &mut ExtensionValues) {
+        if let Some(renumbered) = ext.user_values.get().and_then(|bytes| self.frames.map(bytes)) {
+            ext.user_values.set(renumbered);
+        }
+    }
+
+    /// How to rewrite the VP8 descriptor so that picture ids go on; `None` to leave it.
     pub fn patch(&mut self, descriptor: &Vp8Descriptor) -> Option<Vp8Patch> {
         self.vp8.map(descriptor)
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Start,
-    Resume,
-    Switch,
-    Steady,
+/// Which layers within one stream pass: scalable video, and temporal layers of any. Pure.
+#[derive(Debug, Default)]
+struct LayerFilter {
+    spatial: u8,
+    temporal: u8,
 }
 
-#[derive(Clone, Copy)]
-struct Sent {
-    seq: u64,
-    time: u32,
-    at: Instant,
-}
-
-/// Rewrites sequence numbers and RTP time. Pure.
-pub struct RtpMunger {
-    next: Next,
-    clock_hz: u32,
-    /// First sequence number since the last interruption; older ones are late and dropped.
-    from: u64,
-    /// `from` as it is sent.
-    to: u64,
-    time_offset: u32,
-    last: Option<Sent>,
-}
-
-impl RtpMunger {
-    pub fn new(first_seq: u64, clock_hz: u32) -> Self {
-        Self { next: Next::Start, clock_hz, from: 0, to: first_seq, time_offset: 0, last: None }
-    }
-
-    /// Packets of the same source are being left out.
-    pub fn resume(&mut self) {
-        if self.next == Next::Steady {
-            self.next = Next::Resume;
+impl LayerFilter {
+    /// Down at any picture, up where the stream allows it: spatially with a keyframe, in time where a layer needs
+    /// nothing that was left out.
+    fn handle(&mut self, frame: &Frame, marker: bool, view: View) -> Verdict {
+        if frame.keyframe {
+            (self.spatial, self.temporal) = (view.layer, view.temporal);
         }
-    }
-
-    /// The next packet comes from another source, whose numbers mean nothing here.
-    pub fn switch(&mut self) {
-        if self.next != Next::Start {
-            self.next = Next::Switch;
-        }
-    }
-
-    pub fn map(&mut self, seq: u64, time: u32, now: Instant) -> Option<(u64, u32)> {
-        if self.next != Next::Steady {
-            self.anchor(seq, time, now);
-        }
-        let seq = self.to.checked_add(seq.checked_sub(self.from)?)?;
-        let time = time.wrapping_add(self.time_offset);
-        if self.last.is_none_or(|last| seq > last.seq) {
-            self.last = Some(Sent { seq, time, at: now });
-        }
-        Some((seq, time))
-    }
-
-    fn anchor(&mut self, seq: u64, time: u32, now: Instant) {
-        if let Some(last) = self.last {
-            self.to = last.seq + 1;
-            let goes_on = time.wrapping_add(self.time_offset).wrapping_sub(last.time) as i32 > 0;
-            if self.next == Next::Switch || !goes_on {
-                let elapsed = now.saturating_duration_since(last.at).as_micros() * u128::from(self.clock_hz);
-                let step = ((elapsed / 1_000_000) as u32).max(self.clock_hz / MIN_STEP_HZ_PART);
-                self.time_offset = last.time.wrapping_add(step).wrapping_sub(time);
+        if frame.starts {
+            self.spatial = self.spatial.min(view.layer);
+            self.temporal = self.temporal.min(view.temporal);
+            if frame.sync && frame.temporal <= view.temporal && frame.temporal == self.temporal.saturating_add(1) {
+                self.temporal = frame.temporal;
             }
         }
-        self.from = seq;
-        self.next = Next::Steady;
-    }
-}
-
-/// Keeps VP8 picture ids (RFC 7741 section 4.2) continuous over changes of source.
-#[derive(Default)]
-struct Vp8Munger {
-    /// Nothing is rewritten before the first change.
-    switched: bool,
-    pending: bool,
-    picture_offset: u16,
-    tl0_offset: u8,
-    last_picture: Option<u16>,
-    last_tl0: Option<u8>,
-}
-
-impl Vp8Munger {
-    fn switch(&mut self) {
-        self.switched = true;
-        self.pending = true;
-    }
-
-    fn map(&mut self, descriptor: &Vp8Descriptor) -> Option<Vp8Patch> {
-        let (picture, tl0) = (descriptor.picture_id(), descriptor.tl0_pic_idx());
-        if std::mem::take(&mut self.pending) {
-            if let (Some(last), Some(picture)) = (self.last_picture, picture) {
-                self.picture_offset = last.wrapping_add(1).wrapping_sub(picture);
-            }
-            if let (Some(last), Some(tl0)) = (self.last_tl0, tl0) {
-                self.tl0_offset = last.wrapping_add(1).wrapping_sub(tl0);
-            }
+        if frame.spatial > self.spatial {
+            return if frame.spatial <= view.layer { Verdict::Starve } else { Verdict::Drop };
         }
-        let picture = picture.map(|picture| picture.wrapping_add(self.picture_offset) & 0x7fff);
-        let tl0 = tl0.map(|tl0| tl0.wrapping_add(self.tl0_offset));
-        (self.last_picture, self.last_tl0) = (picture.or(self.last_picture), tl0.or(self.last_tl0));
-        if !self.switched {
-            return None;
+        if frame.temporal > self.temporal {
+            return Verdict::Drop;
         }
-        let mut patch = descriptor.patch();
-        if let Some(picture) = picture {
-            patch = patch.picture_id(picture);
-        }
-        if let Some(tl0) = tl0 {
-            patch = patch.tl0_pic_idx(tl0);
-        }
-        // Fails where a 7-bit id cannot hold the number: then it goes as it came, and a keyframe heals.
-        patch.build().ok()
+        // The picture ends where its last layer is left out.
+        Verdict::Forward { marker: marker || frame.ends && frame.spatial == self.spatial && frame.spatial < u8::MAX }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
     use super::*;
 
-    const VIDEO: u32 = 90_000;
+    fn view(layer: u8, temporal: u8) -> View {
+        View { paused: false, layer, temporal }
+    }
+
+    fn frame(spatial: u8, temporal: u8) -> Frame {
+        Frame { starts: spatial == 0, ends: true, spatial, temporal, ..Frame::default() }
+    }
+
+    fn keyframe() -> Frame {
+        Frame { keyframe: true, ..frame(0, 0) }
+    }
+
+    const PASS: Verdict = Verdict::Forward { marker: false };
+    const LAST: Verdict = Verdict::Forward { marker: true };
 
     #[test]
-    fn a_pause_leaves_no_gap_and_time_goes_on_as_the_source_says() {
-        let now = Instant::now();
-        let mut munger = RtpMunger::new(7, VIDEO);
-        assert_eq!(munger.map(70_000, 1_000, now), Some((7, 1_000)));
-        assert_eq!(munger.map(70_001, 4_000, now), Some((8, 4_000)));
-        munger.resume();
-        assert_eq!(munger.map(70_300, 904_000, now), Some((9, 904_000)));
-        // Late from before the pause.
-        assert_eq!(munger.map(70_299, 901_000, now), None);
-        // A loss before us stays a gap.
-        assert_eq!(munger.map(70_302, 910_000, now), Some((11, 910_000)));
-        assert_eq!(munger.map(70_301, 907_000, now), Some((10, 907_000)));
+    fn lower_spatial_layers_pass_at_once_and_higher_ones_from_a_keyframe_on() {
+        let mut filter = LayerFilter::default();
+        let mut take = |frame: &Frame, marker, view| filter.handle(frame, marker, view);
+        assert_eq!(take(&keyframe(), false, view(2, 9)), PASS);
+        assert_eq!(take(&frame(1, 0), false, view(2, 9)), PASS);
+        assert_eq!(take(&frame(2, 0), true, view(2, 9)), LAST);
+        // Down to the second layer: from the next picture on, which ends there.
+        assert_eq!(take(&frame(0, 0), false, view(1, 9)), PASS);
+        assert_eq!(take(&frame(1, 0), false, view(1, 9)), LAST);
+        assert_eq!(take(&frame(2, 0), true, view(1, 9)), Verdict::Drop);
+        // Up again: not before a keyframe, which is asked for.
+        assert_eq!(take(&frame(0, 0), false, view(2, 9)), PASS);
+        assert_eq!(take(&frame(1, 0), false, view(2, 9)), LAST);
+        assert_eq!(take(&frame(2, 0), true, view(2, 9)), Verdict::Starve);
+        assert_eq!(take(&keyframe(), false, view(2, 9)), PASS);
+        assert_eq!(take(&frame(2, 0), true, view(2, 9)), LAST);
     }
 
     #[test]
-    fn another_source_goes_on_by_the_time_that_passed() {
-        let now = Instant::now();
-        let mut munger = RtpMunger::new(100, VIDEO);
-        munger.map(5, 1_000, now);
-        munger.switch();
-        let later = now + Duration::from_millis(100);
-        assert_eq!(munger.map(900_000, 77, later), Some((101, 1_000 + 9_000)));
-        assert_eq!(munger.map(900_001, 77 + 3_000, later), Some((102, 1_000 + 12_000)));
-    }
-
-    #[test]
-    fn a_source_that_restarts_its_time_after_a_pause_does_not_turn_it_back() {
-        let now = Instant::now();
-        let mut munger = RtpMunger::new(1, VIDEO);
-        munger.map(1, 50_000, now);
-        munger.resume();
-        let (_, time) = munger.map(2, 10, now + Duration::from_secs(1)).unwrap();
-        assert_eq!(time, 50_000 + 90_000);
-    }
-
-    proptest! {
-        /// Whatever is left out and however packets are reordered, no number is sent twice and none before the first.
-        #[test]
-        fn numbers_are_never_reused(
-            steps in proptest::collection::vec((0u64..6, 0u8..12), 1..200),
-            first in 0u64..200_000,
-        ) {
-            let now = Instant::now();
-            let mut munger = RtpMunger::new(9, VIDEO);
-            let (mut seen, mut given, mut head) = (std::collections::HashSet::new(), std::collections::HashSet::new(), first + 100);
-            for (back, action) in steps {
-                if action == 0 {
-                    munger.resume();
-                }
-                let seq = head - back;
-                head += 1;
-                if !given.insert(seq) {
-                    continue;
-                }
-                if let Some((out, _)) = munger.map(seq, seq as u32, now) {
-                    prop_assert!(out >= 9);
-                    prop_assert!(seen.insert(out), "{out} twice");
-                }
-            }
-        }
+    fn temporal_layers_come_back_one_by_one_where_they_need_nothing_that_was_left_out() {
+        let mut filter = LayerFilter::default();
+        let mut take = |frame: &Frame, view| filter.handle(frame, true, view) == LAST;
+        assert!(take(&keyframe(), view(0, 2)));
+        assert!(take(&frame(0, 2), view(0, 2)));
+        assert!(!take(&frame(0, 1), view(0, 0)), "down at the next picture");
+        assert!(!take(&frame(0, 1), view(0, 2)), "it may build on one that was left out");
+        let sync = |temporal| Frame { sync: true, ..frame(0, temporal) };
+        assert!(!take(&sync(2), view(0, 2)), "the layer below is missing");
+        assert!(take(&sync(1), view(0, 2)));
+        assert!(!take(&frame(0, 2), view(0, 2)));
+        assert!(take(&sync(2), view(0, 2)));
+        assert!(take(&frame(0, 2), view(0, 2)));
     }
 }

@@ -20,7 +20,7 @@ use str0m::{
     change::{SdpAnswer, SdpOffer, SdpPendingOffer},
     channel::{ChannelConfig, ChannelId, Reliability},
     config::DtlsCert,
-    format::Codec,
+    format::{CodecConfig, PayloadParams},
     media::{Direction, KeyframeRequestKind, Mid, Pt, Rid},
     net::{Protocol as RtcProtocol, Receive, TcpType},
     rtp::{Extension, RtpPacket, RtpWrite, Ssrc},
@@ -29,6 +29,7 @@ use str0m::{
 use super::{
     DataChannel, MediaKind, SfuStats,
     demux::{binding_request, is_answer_to},
+    dependency,
     offers::OfferPlan,
     path::{Path, Protocol, Selected},
     silence::Silence,
@@ -85,6 +86,9 @@ impl TransportConfig {
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
+            .enable_vp9(true)
+            .enable_h264(true)
+            .enable_av1(true)
             .set_stats_interval(Some(STATS_INTERVAL))
             .set_rtcp_report_interval_audio(REPORT_INTERVAL)
             .set_rtcp_report_interval_video(REPORT_INTERVAL)
@@ -93,6 +97,7 @@ impl TransportConfig {
             .set_sctp_max_buffered_amount(SCTP_BUFFER_BYTES);
         // Offered by clients on every section; those that we do not accept in the first answer cannot come later.
         rtc.extension_map().set(5, Extension::PlayoutDelay);
+        rtc.extension_map().set(6, Extension::with_serializer(dependency::URI, dependency::Carrier));
         let udp = udp.iter().map(|address| Candidate::builder().udp().host(*address).build());
         // The client opens the connection, RFC 6544 section 4.5.
         let passive =
@@ -143,11 +148,11 @@ pub struct Sink<'a> {
 #[error("{0}")]
 pub struct OfferError(pub &'static str);
 
-/// How to send on a section: what the receiver negotiated for it.
+/// Where to send: a section and its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outlet {
+    pub mid: Mid,
     pub ssrc: Ssrc,
-    pub pt: Pt,
 }
 
 #[derive(Default)]
@@ -361,24 +366,25 @@ impl Transport {
         self.was_connected
     }
 
-    /// How to send on this section; `None` while the receiver has not negotiated a codec of ours for it.
-    pub fn outlet(&mut self, mid: Mid, kind: MediaKind) -> Option<Outlet> {
-        let wanted = match kind {
-            MediaKind::Audio => Codec::Opus,
-            MediaKind::Video => Codec::Vp8,
-        };
-        let remote = self.rtc.media(mid)?.remote_pts();
-        let pt = self
-            .rtc
-            .codec_config()
-            .params()
-            .iter()
-            .find(|params| params.spec().codec == wanted && remote.contains(&params.pt()))
-            .map(|params| params.pt())?;
+    /// The stream of a section on which we may send.
+    pub fn outlet(&mut self, mid: Mid) -> Option<Outlet> {
         let mut api = self.rtc.direct_api();
         let stream = api.stream_tx_by_mid(mid, None)?;
         stream.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, RTX_SHARE_MAX);
-        Some(Outlet { ssrc: stream.ssrc(), pt })
+        Some(Outlet { mid, ssrc: stream.ssrc() })
+    }
+
+    /// The payload type by which the receiver takes this format on a section; `None` where it negotiated none.
+    pub fn takes(&self, mid: Mid, params: &PayloadParams) -> Option<Pt> {
+        let remote = self.rtc.media(mid)?.remote_pts();
+        let agreed = self.rtc.codec_config().params().iter().filter(|params| remote.contains(&params.pt()));
+        let of_codec = agreed.filter(|it| it.spec().codec == params.spec().codec).copied().collect();
+        CodecConfig::new_from_payload_params(of_codec).match_params(*params).map(PayloadParams::pt)
+    }
+
+    /// What the client means by a payload type.
+    pub fn format(&self, pt: Pt) -> Option<PayloadParams> {
+        self.rtc.codec_config().params().iter().find(|params| params.pt() == pt).copied()
     }
 
     /// The section carries nothing now: its stream goes, and with it the sender reports that str0m would write for it.

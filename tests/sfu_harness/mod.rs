@@ -16,22 +16,23 @@ use str0m::{
     Candidate, Event as RtcEvent, Input, Output, Rtc,
     change::{SdpAnswer, SdpPendingOffer},
     channel::{ChannelConfig, ChannelId, Reliability},
+    format::Codec,
     media::{Direction, KeyframeRequestKind, MediaKind as RtcKind, Mid, Rid, Simulcast, SimulcastLayer},
     net::{Protocol as RtcProtocol, Receive, TcpType},
-    rtp::{ExtensionValues, RtpWrite},
+    rtp::{Extension, ExtensionValues, RtpWrite},
 };
 use viva::{
     id::{ParticipantSid, RoomSid, TrackSid},
     media::TapWriter,
     sfu::{
         Certificate, Command, Connections, DataChannel, Event, EventKind, MediaKind, Path, PendingTrack, Protocol, Sfu,
-        Transmit,
+        Transmit, View,
     },
 };
 
-use wire::{InFlight, To};
 #[allow(unused_imports, reason = "each test file uses its part")]
-pub use wire::{Received, Spent, vp8};
+pub use wire::{DEPENDENCY_URI, Dependency, Received, Spent, vp8};
+use wire::{InFlight, To};
 
 pub const SFU_ADDRESS: &str = "192.0.2.1:7882";
 pub const SFU_TCP_ADDRESS: &str = "192.0.2.1:7881";
@@ -68,6 +69,8 @@ pub struct Client {
     wants_offer: bool,
     todo: Vec<Change>,
     deadline: Instant,
+    /// The codec of its next video packet.
+    pub sends: Codec,
 }
 
 /// What the next offer brings.
@@ -106,8 +109,8 @@ pub struct Sim {
     tcp: bool,
     /// The largest data message that clients who join from now on take.
     pub message_bytes_max: u32,
-    /// Clients who join from now on know H.264 and no VP8.
-    pub only_h264: bool,
+    /// Codecs that clients who join from now on know; they send in the first.
+    pub codecs: Vec<Codec>,
     /// All tracks so far, with their owners.
     tracks: Vec<(ParticipantSid, TrackSid)>,
     rng: StdRng,
@@ -149,7 +152,7 @@ impl Sim {
             lost_at: None,
             tcp,
             message_bytes_max: 65_536,
-            only_h264: false,
+            codecs: vec![Codec::Vp8],
             tracks: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
             wire: BinaryHeap::new(),
@@ -171,8 +174,8 @@ impl Sim {
         let sid = ParticipantSid::from(format!("PA_{index}"));
         let command = Command::Join { room: self.room.clone(), participant: sid.clone(), connections };
         self.sfu.handle_command(self.now, command);
-        let (tcp, only_h264) = (self.tcp, self.only_h264);
-        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max, (tcp, only_h264));
+        let (tcp, codecs) = (self.tcp, &self.codecs[..]);
+        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max, (tcp, codecs));
         client.takes_all = takes_all;
         self.clients.push(client);
         for (owner, track) in self.tracks.clone() {
@@ -239,7 +242,13 @@ impl Sim {
     }
 
     pub fn announce(&mut self, client: usize, kind: MediaKind, track: &TrackSid, cid: &str) {
-        let track = PendingTrack { track: track.clone(), kind, cids: vec![cid.to_owned()] };
+        let track = PendingTrack {
+            track: track.clone(),
+            kind,
+            cids: vec![cid.to_owned()],
+            codec: String::new(),
+            backup: false,
+        };
         let participant = self.clients[client].sid.clone();
         self.command(Command::Publish { room: self.room.clone(), participant, track });
     }
@@ -290,8 +299,24 @@ impl Sim {
         dbov: Option<i8>,
     ) {
         let now = self.now;
-        self.clients[client].write(now, track, layer, time, marker, payload, dbov);
+        let ext = ExtensionValues { audio_level: dbov, voice_activity: dbov.map(|_| true), ..Default::default() };
+        self.clients[client].write(now, track, layer, time, marker, payload, ext);
         self.drain(client);
+    }
+
+    /// Sends a video packet of a layer with a dependency descriptor.
+    pub fn send_with_dependency(&mut self, client: usize, track: &TrackSid, time: u32, payload: &[u8], bytes: &[u8]) {
+        let now = self.now;
+        let mut ext = ExtensionValues::default();
+        ext.user_values.set(Dependency(bytes.to_vec()));
+        self.clients[client].write(now, track, 0, time, false, payload, ext);
+        self.drain(client);
+    }
+
+    /// How much of a track a client wants to see.
+    pub fn view(&mut self, client: usize, track: &TrackSid, view: View) {
+        let (room, subscriber) = (self.room.clone(), self.clients[client].sid.clone());
+        self.command(Command::View { room, subscriber, track: track.clone(), view });
     }
 
     pub fn run_for(&mut self, duration: Duration) {
@@ -465,7 +490,7 @@ impl Sim {
         let mut datagrams = Vec::new();
         for (time, marker, payload) in packets {
             let now = self.now;
-            self.clients[client].write(now, track, 0, *time, *marker, payload, None);
+            self.clients[client].write(now, track, 0, *time, *marker, payload, ExtensionValues::default());
             datagrams.extend(self.clients[client].drain(now));
         }
         let mut spent = Spent::default();
@@ -552,14 +577,17 @@ impl Client {
         index: usize,
         sections: usize,
         message_bytes_max: u32,
-        (tcp, only_h264): (bool, bool),
+        (tcp, codecs): (bool, &[Codec]),
     ) -> Self {
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .clear_codecs()
             .enable_opus(true, false)
-            .enable_vp8(!only_h264)
-            .enable_h264(only_h264)
+            .enable_vp8(codecs.contains(&Codec::Vp8))
+            .enable_vp9(codecs.contains(&Codec::Vp9))
+            .enable_h264(codecs.contains(&Codec::H264))
+            .enable_av1(codecs.contains(&Codec::Av1))
+            .set_extension(12, Extension::with_serializer(DEPENDENCY_URI, Dependency::default()))
             .set_sctp_max_message_size(message_bytes_max)
             .build(now);
         let address = SocketAddr::from(([198, 51, 100, index as u8 + 1], 40_000));
@@ -590,6 +618,7 @@ impl Client {
             wants_offer: false,
             todo: Vec::new(),
             deadline: now,
+            sends: codecs[0],
         };
         client.add_downlinks(MediaKind::Audio, sections);
         client.add_downlinks(MediaKind::Video, sections);
@@ -688,18 +717,17 @@ impl Client {
         time: u32,
         marker: bool,
         payload: &[u8],
-        dbov: Option<i8>,
+        ext: ExtensionValues,
     ) {
         let uplink = &mut self.uplinks.get_mut(track).expect("a published track")[layer];
         uplink.seq += 1;
         let (mid, rid, seq, kind) = (uplink.mid, uplink.rid, uplink.seq, uplink.kind);
         let wanted = match kind {
-            MediaKind::Audio => str0m::format::Codec::Opus,
-            MediaKind::Video => str0m::format::Codec::Vp8,
+            MediaKind::Audio => Codec::Opus,
+            MediaKind::Video => self.sends,
         };
         let params = self.rtc.codec_config().params();
         let pt = params.iter().find(|params| params.spec().codec == wanted).unwrap().pt();
-        let ext = ExtensionValues { audio_level: dbov, voice_activity: dbov.map(|_| true), ..Default::default() };
         let packet = RtpWrite::new(pt, seq.into(), time, now, payload)
             .marker(marker)
             .ext_vals(ext)
@@ -778,6 +806,8 @@ impl Client {
                     marker: packet.header.marker,
                     payload: packet.payload.to_vec(),
                     at: packet.timestamp,
+                    pt: *packet.header.payload_type,
+                    dependency: packet.header.ext_vals.user_values.get().map(|Dependency(bytes)| bytes.clone()),
                     report: packet.last_sender_info.map(|info| (info.ntp_time, info.rtp_time.numer() as u32)),
                 });
             }

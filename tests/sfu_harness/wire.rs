@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use str0m::media::Mid;
+use str0m::{
+    media::Mid,
+    rtp::{ExtensionSerializer, ExtensionValues},
+};
 use viva::{id::TrackSid, sfu::Path};
 
 /// One RTP packet as a client got it.
@@ -16,8 +19,39 @@ pub struct Received {
     pub marker: bool,
     pub payload: Vec<u8>,
     pub at: Instant,
+    pub pt: u8,
+    /// Its dependency descriptor.
+    pub dependency: Option<Vec<u8>>,
     /// The newest sender report of the stream: its time, and the RTP time at it.
     pub report: Option<(std::time::SystemTime, u32)>,
+}
+
+pub const DEPENDENCY_URI: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+
+/// A dependency descriptor as a client writes and reads it.
+#[derive(Clone, Debug, Default)]
+pub struct Dependency(pub Vec<u8>);
+
+impl ExtensionSerializer for Dependency {
+    fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {
+        let Some(Dependency(bytes)) = values.user_values.get() else { return 0 };
+        buf[..bytes.len()].copy_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn parse_value(&self, buf: &[u8], values: &mut ExtensionValues) -> bool {
+        values.user_values.set(Dependency(buf.to_vec()));
+        true
+    }
+
+    fn is_video(&self) -> bool {
+        true
+    }
+
+    fn is_audio(&self) -> bool {
+        false
+    }
 }
 
 /// What a burst cost the core.

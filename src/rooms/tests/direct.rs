@@ -61,8 +61,7 @@ fn one_offer_makes_a_publisher_that_others_see_and_get() {
     assert!(seen.answers().is_empty());
 
     story.answer(&camera, 1);
-    let mime_type = "audio/opus".to_owned();
-    story.hear(&camera, EventKind::TrackLive { track: track.clone(), mid: "0".into(), mime_type });
+    story.hear(&camera, EventKind::TrackLive { track: track.clone(), mid: "0".into() });
     story.hear(&camera, EventKind::Connected);
     let seen = story.look();
     let Ok(agreed) = seen.answers()[0] else { panic!() };

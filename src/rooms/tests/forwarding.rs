@@ -314,7 +314,7 @@ impl Server {
         let published = room.with(move |room, now| {
             room.add_track(now, &sid, microphone("mic"));
             let track = room.get(&sid).unwrap().tracks[0].sid.clone();
-            let kind = EventKind::TrackLive { track: track.clone(), mid: "0".into(), mime_type: "audio/opus".into() };
+            let kind = EventKind::TrackLive { track: track.clone(), mid: "0".into() };
             room.handle_event(now, &sid, kind);
             track
         });

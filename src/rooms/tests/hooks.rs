@@ -46,8 +46,7 @@ fn a_call_is_told_from_the_first_to_the_last() {
     let Some(Response::TrackPublished(published)) = seen.first(&ada) else { panic!() };
     let track = TrackSid::from(published.track.as_ref().unwrap().sid.as_str());
     for _ in 0..2 {
-        let mime_type = "audio/opus".into();
-        story.event(&ada, EventKind::TrackLive { track: track.clone(), mid: "0".into(), mime_type });
+        story.event(&ada, EventKind::TrackLive { track: track.clone(), mid: "0".into() });
     }
     let seen = story.look();
     assert_eq!(seen.hooks(), ["track_published ada"]);

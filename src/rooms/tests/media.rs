@@ -42,7 +42,7 @@ fn a_track_is_announced_when_its_media_is_there_and_only_then_subscribed() {
     assert!(track.sid.starts_with("TR_"));
     assert!(seen.to(&bob).is_empty(), "pending tracks are nobody's business");
     let sid = TrackSid::from(track.sid.as_str());
-    story.event(&ada, EventKind::TrackLive { track: sid.clone(), mid: "4".into(), mime_type: "video/VP8".into() });
+    story.event(&ada, EventKind::TrackLive { track: sid.clone(), mid: "4".into() });
     let seen = story.look();
     assert_eq!(seen.updates(&bob)[0].tracks[0].mid, "4");
     assert_eq!(seen.subscriptions(), [(bob.sid.clone(), sid.clone(), true)]);
@@ -91,10 +91,7 @@ fn publishing_needs_the_right_source_and_room_for_it() {
     };
     use proto::request_response::Reason;
     assert_eq!(refusal(&mut story, camera("c")), Some(Reason::NotAllowed));
-    assert_eq!(
-        refusal(&mut story, AddTrackRequest { sid: "TR_x".into(), ..microphone("c") }),
-        Some(Reason::UnsupportedType)
-    );
+    assert_eq!(refusal(&mut story, AddTrackRequest { sid: "TR_x".into(), ..microphone("c") }), Some(Reason::NotFound));
     assert_eq!(refusal(&mut story, microphone("")), Some(Reason::LimitExceeded));
     for i in 0..20 {
         assert_eq!(refusal(&mut story, microphone(&format!("c{i}"))), None);
@@ -214,7 +211,7 @@ fn subscriptions_follow_wishes_permissions_and_settings() {
     let settings =
         proto::UpdateTrackSettings { track_sids: vec![track.as_str().into()], disabled: true, ..Default::default() };
     story.ask(&bob, Ask::TrackSetting(settings));
-    assert!(story.look().media().any(|c| matches!(c, Command::Pause { paused: true, .. })));
+    assert!(story.look().media().any(|c| matches!(c, Command::View { view: View { paused: true, .. }, .. })));
     // Ada lets only bob see her.
     let permission = proto::TrackPermission {
         participant_identity: "bob".into(),

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     auth::{Claims, Grants},
     id::{Identity, ParticipantSid, RoomSid, TrackSid},
-    sfu::{Command, Connections, DataChannel, EventKind},
+    sfu::{Command, Connections, DataChannel, EventKind, View},
     telemetry::Metrics,
 };
 
@@ -151,7 +151,6 @@ impl Story {
 
     /// Publishes a track whose media is there at once; returns its id.
     fn publish(&mut self, client: &Client, request: AddTrackRequest) -> TrackSid {
-        let mime_type = if request.r#type == 0 { "audio/opus" } else { "video/VP8" };
         self.ask(client, Ask::AddTrack(request));
         let seen = self.look();
         let published = seen.to(client).into_iter().find_map(|message| match message {
@@ -160,7 +159,7 @@ impl Story {
         });
         let published = published.expect("the track is published");
         let track = TrackSid::from(published.track.as_ref().unwrap().sid.as_str());
-        self.event(client, EventKind::TrackLive { track: track.clone(), mid: "0".into(), mime_type: mime_type.into() });
+        self.event(client, EventKind::TrackLive { track: track.clone(), mid: "0".into() });
         track
     }
 

@@ -18,16 +18,38 @@ fn keys<const N: usize>() -> [TrackKey; N] {
 
 fn downlink(mid: &str, kind: MediaKind) -> OfferedSection {
     let (track_id, rids) = (String::new(), Vec::new());
-    OfferedSection { mid: mid.to_owned(), kind: Some(kind), sends: false, receives: true, track_id, rids }
+    OfferedSection {
+        mid: mid.to_owned(),
+        kind: Some(kind),
+        sends: false,
+        receives: true,
+        track_id,
+        rids,
+        formats: Vec::new(),
+    }
 }
 
 fn uplink(mid: &str, kind: MediaKind, track_id: &str) -> OfferedSection {
     let (track_id, rids) = (track_id.to_owned(), Vec::new());
-    OfferedSection { mid: mid.to_owned(), kind: Some(kind), sends: true, receives: false, track_id, rids }
+    OfferedSection {
+        mid: mid.to_owned(),
+        kind: Some(kind),
+        sends: true,
+        receives: false,
+        track_id,
+        rids,
+        formats: Vec::new(),
+    }
 }
 
 fn pending(sid: &str, kind: MediaKind, cid: &str) -> PendingTrack {
-    PendingTrack { track: sid.into(), kind, cids: vec![String::new(), cid.to_owned()] }
+    PendingTrack {
+        track: sid.into(),
+        kind,
+        cids: vec![String::new(), cid.to_owned()],
+        codec: String::new(),
+        backup: false,
+    }
 }
 
 use MediaKind::{Audio, Video};
@@ -39,7 +61,7 @@ fn wishes_fill_free_sections_and_ask_for_what_lacks_once() {
     negotiation.wish(start, a, Audio);
     assert_eq!(negotiation.poll_timeout(), None, "nothing is asked before the first offer");
     let outcome = negotiation.handle_offer(start, &[downlink("0", Audio), downlink("1", Video)]);
-    assert_eq!(outcome.attached, [("0".to_owned(), a, false)]);
+    assert_eq!(outcome.attached, [("0".to_owned(), a, View::default())]);
 
     negotiation.wish(start, b, Audio);
     negotiation.wish(start, c, Video);
@@ -48,7 +70,7 @@ fn wishes_fill_free_sections_and_ask_for_what_lacks_once() {
     assert_eq!(negotiation.handle_timeout(start + ms(500)).required, None, "asked already");
     let offer = [downlink("0", Audio), downlink("1", Video), downlink("2", Audio)];
     let outcome = negotiation.handle_offer(start + ms(600), &offer);
-    assert_eq!(outcome.attached, [("1".to_owned(), c, false), ("2".to_owned(), b, false)]);
+    assert_eq!(outcome.attached, [("1".to_owned(), c, View::default()), ("2".to_owned(), b, View::default())]);
     assert_eq!(negotiation.poll_timeout(), None);
 }
 
@@ -80,7 +102,7 @@ fn a_section_is_answered_inactive_once_between_two_tracks() {
     assert_eq!(negotiation.carried("0"), None);
     // It is free now: another negotiation fills it.
     assert_eq!(negotiation.handle_timeout(start + ms(200)).required, Some((0, 0)));
-    assert_eq!(negotiation.handle_offer(start + ms(210), &offer).attached, [("0".to_owned(), b, false)]);
+    assert_eq!(negotiation.handle_offer(start + ms(210), &offer).attached, [("0".to_owned(), b, View::default())]);
 }
 
 #[test]
@@ -131,15 +153,15 @@ fn a_section_taken_back_ends_its_track_and_one_taken_down_is_not_matched_again()
     let mut negotiation = Negotiation::default();
     negotiation.publish(start, pending("TR_a", Audio, "mic"));
     negotiation.handle_offer(start, &[uplink("3", Audio, "mic")]);
-    negotiation.bind("3", a);
-    assert_eq!(negotiation.uplink("3", None), Some((a, 0)));
+    negotiation.bind("3", a, false);
+    assert_eq!(negotiation.uplink("3", None), Some((a, 0, false)));
     let mut stopped = uplink("3", Audio, "mic");
     stopped.sends = false;
     assert_eq!(negotiation.handle_offer(start, &[stopped.clone()]).ended, [a]);
 
     negotiation.publish(start, pending("TR_b", Audio, "mic2"));
     negotiation.handle_offer(start, &[uplink("3", Audio, "mic2")]);
-    negotiation.bind("3", a);
+    negotiation.bind("3", a, false);
     negotiation.retire(a);
     negotiation.publish(start, pending("TR_c", Audio, "mic3"));
     assert!(negotiation.handle_timeout(start + ms(1_000)).published.is_empty());
