@@ -311,6 +311,9 @@ fn who_knows_no_codec_of_a_track_is_told_and_gets_the_others() {
     let (mic, cam) = (sim.publish(anna, AUDIO, "mic"), sim.publish(anna, VIDEO, "cam"));
     sim.run_ms(600);
     talk(&mut sim, anna, &mic, 10);
+    // What the publisher sends is known by its first packet.
+    sim.send(anna, &cam, 0, true, &sfu_harness::vp8(true, true, 0, &[0]));
+    sim.run_ms(50);
     let sid = &sim.clients[ben].sid;
     let told = sim.events.iter().filter(|event| event.participant == *sid);
     let told: Vec<_> = told

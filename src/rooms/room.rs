@@ -50,7 +50,8 @@ const SERVER_PROTOCOL: i32 = 17;
 const PING_INTERVAL_SECS: i32 = 5;
 const PING_TIMEOUT_SECS: i32 = 15;
 /// What clients may publish. Simulcast and other codecs fall back to these.
-const PUBLISH_CODECS: [&str; 3] = ["audio/opus", "video/VP8", "video/rtx"];
+const PUBLISH_CODECS: [&str; 6] =
+    ["audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1", "video/rtx"];
 
 /// A client whose media never came up is removed then.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);

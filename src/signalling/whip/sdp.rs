@@ -101,6 +101,8 @@ impl Offer {
     }
 }
 
+const VIDEO_FORMATS: [&str; 4] = ["vp8/90000", "h264/90000", "vp9/90000", "av1/90000"];
+
 /// Whether a session can use this section. None is refused alone: the client hears at once that it cannot have it all.
 fn check(section: &[&str], kind: Kind, way: Way) -> Result<(), Refusal> {
     if !section.iter().any(|line| line.strip_prefix("a=mid:").is_some_and(|mid| !mid.trim().is_empty())) {
@@ -121,12 +123,12 @@ fn check(section: &[&str], kind: Kind, way: Way) -> Result<(), Refusal> {
     };
     match kind {
         Kind::Audio if offers("opus/48000/2") => Ok(()),
-        Kind::Video if offers("vp8/90000") => Ok(()),
+        Kind::Video if VIDEO_FORMATS.into_iter().any(offers) => Ok(()),
         Kind::Audio if offers("opus/48000") => {
             Err(Refusal::Unsupported("the audio section offers `opus/48000`: it must say `opus/48000/2` (RFC 7587)"))
         }
         Kind::Audio => Err(Refusal::Unsupported("the audio section offers no Opus, which is what is taken")),
-        Kind::Video => Err(Refusal::Unsupported("the video section offers no VP8, which is what is taken")),
+        Kind::Video => Err(Refusal::Unsupported("the video section offers none of VP8, H264, VP9 and AV1, which are what is taken")),
     }
 }
 
@@ -288,11 +290,11 @@ mod tests {
     #[test]
     fn what_cannot_become_a_session_is_refused_with_the_reason() {
         let pcm = AUDIO.replace("opus", "L16");
-        let h264 = VIDEO.replace("VP8", "H264");
+        let h265 = VIDEO.replace("VP8", "H265");
         assert!(why(&[&pcm], Way::Sends).contains("no Opus"));
         // The core would refuse this section alone, and its candidates with it.
         assert!(why(&[&AUDIO.replace("48000/2", "48000"), VIDEO], Way::Sends).contains("opus/48000/2"));
-        assert!(why(&[AUDIO, &h264], Way::Receives).contains("no VP8"));
+        assert!(why(&[AUDIO, &h265], Way::Receives).contains("none of VP8"));
         assert!(why(&[AUDIO, VIDEO, VIDEO], Way::Sends).contains("several tracks"));
         assert!(why(&[AUDIO, "a=recvonly\r\n"], Way::Sends).contains("/whep/v1"));
         assert!(why(&[AUDIO, "a=sendonly\r\n"], Way::Receives).contains("/whip/v1"));
