@@ -4,7 +4,7 @@ mod sfu_harness;
 
 use sfu_harness::{Sim, vp8};
 use viva::{
-    id::{ParticipantSid, RoomSid, TrackSid},
+    id::{DataTrackSid, ParticipantSid, RoomSid, TrackSid},
     media::OpusFrame,
     sfu::{Command, Connections, LaneEnd, LaneId, MediaKind},
 };
@@ -310,4 +310,45 @@ fn who_moves_takes_no_lane_along() {
     world.here().command(Command::Move { room: HERE.into(), participant, to: THERE.into() });
     world.talk(10);
     assert_eq!(world.lane_packets(), (10, 10));
+}
+
+#[test]
+fn a_data_track_reaches_the_part_of_its_room_that_is_on_another_worker() {
+    let (mut first, mut second) = (Sim::new(75), Sim::new(76));
+    second.now = first.now;
+    let anna = first.join();
+    let publisher = first.clients[anna].sid.clone();
+    first.connect();
+    // The name that Anna has is somebody else's in another room there.
+    second.room = THERE.into();
+    second.join();
+    second.room = HERE.into();
+    let carl = second.join();
+    second.connect();
+    let (room, track) = (RoomSid::from(HERE), DataTrackSid::from("DTR_pose"));
+    let (r, participant) = (room.clone(), publisher.clone());
+    second.command(Command::Join { room: r, participant, connections: Connections::None });
+    for sim in [&mut first, &mut second] {
+        let (room, participant, track) = (room.clone(), publisher.clone(), track.clone());
+        sim.command(Command::PublishData { room, participant, track, handle: 7 });
+    }
+    let (r, subscriber) = (room.clone(), second.clients[carl].sid.clone());
+    second.command(Command::SubscribeData { room: r, subscriber, track: track.clone(), handle: Some(9) });
+    let mut push = |shared: bool, text: &[u8]| {
+        let (room, participant, track) = (room.clone(), publisher.clone(), track.clone());
+        first.command(Command::ShareData { room, participant, track, worker: 1, shared });
+        let packet = |handle| [&[0x18, 0, 0, handle, 0, 1, 0, 1, 0, 0, 0, 0], text].concat();
+        assert!(first.send_track_data(anna, &packet(7)));
+        first.run_ms(100);
+        while let Some((worker, relayed)) = first.sfu.poll_relay() {
+            assert_eq!(worker, 1);
+            second.sfu.handle_relay(second.now, relayed);
+            second.settle();
+        }
+        second.run_ms(100);
+        (second.clients[carl].track_data.clone(), packet(9))
+    };
+    let (got, expected) = push(true, b"here");
+    assert_eq!(got, [expected]);
+    assert_eq!(push(false, b"there").0.len(), 1, "nobody takes it there any more");
 }

@@ -45,8 +45,8 @@ impl Forwarder {
         let shown = self.here.with(move |here, _| here.show_in(&identity, &room, double, over)).await??;
         let Some(showing) = shown else { return Ok(None) };
         let source = showing.source.clone();
-        let apart = self.here.worker != self.there.worker;
-        let (from, to) = (apart.then_some(self.here.worker), apart.then_some(self.there.worker));
+        let apart = showing.worker != self.there.worker;
+        let (from, to) = (apart.then_some(showing.worker), apart.then_some(self.there.worker));
         let (sid, double) = (self.double.clone(), Double::new(from, to, self.over.clone()));
         let let_in =
             self.there.with(move |there, now| there.take_double(now, sid, &showing, double, seat).map(|()| showing));

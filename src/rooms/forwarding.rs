@@ -35,6 +35,11 @@ const OUTLETS_MAX: usize = 16;
 /// Lanes so far, of all rooms.
 static LANES: AtomicU64 = AtomicU64::new(0);
 
+/// A name that no lane had.
+pub(super) fn next_lane() -> LaneId {
+    LaneId(LANES.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
 /// What others see of a participant, wherever they see it.
 #[derive(Clone, PartialEq)]
 pub(super) struct Shown {
@@ -75,6 +80,8 @@ pub(super) struct Outlet {
 /// What a double is made of.
 pub(super) struct Showing {
     pub source: ParticipantSid,
+    /// Its media worker.
+    pub worker: usize,
     pub identity: Identity,
     pub kind: participant_info::Kind,
     pub hidden: bool,
@@ -129,7 +136,8 @@ impl Room {
         let Some(p) = self.get_mut(&source) else { return Err(AdminError::NoParticipant) };
         let (sender, shown) = watch::channel(Shown::of(p));
         p.outlets.push(Outlet { double, room: room.clone(), shown: sender, over, lanes: Vec::new() });
-        let showing = Showing { source, identity: p.identity.clone(), kind: p.kind, hidden: p.hidden(), shown };
+        let worker = p.worker;
+        let showing = Showing { source, worker, identity: p.identity.clone(), kind: p.kind, hidden: p.hidden(), shown };
         // From here on its videos have viewers who are not seen here.
         self.demand_changed = true;
         Ok(Some(showing))
@@ -274,7 +282,7 @@ impl Room {
         let p = self.get_mut(sid)?;
         let double = p.double.as_mut()?;
         let (there, here) = (TrackSid::from(info.sid.as_str()), TrackSid::random());
-        let lane = LaneId(LANES.fetch_add(1, Ordering::Relaxed) + 1);
+        let lane = next_lane();
         let (from, to) = (LaneEnd { lane, worker: double.from }, LaneEnd { lane, worker: double.to });
         double.tracks.push((there.clone(), here.clone()));
         let kind = if info.r#type == TrackType::Video as i32 { MediaKind::Video } else { MediaKind::Audio };

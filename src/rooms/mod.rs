@@ -21,6 +21,7 @@ mod link;
 mod moving;
 mod opening;
 mod participant;
+mod places;
 mod publish;
 mod quota;
 mod requests;
@@ -28,6 +29,7 @@ mod revoked;
 mod room;
 mod silence;
 mod speaking;
+mod spread;
 mod subscribe;
 mod taps;
 mod task;
@@ -55,6 +57,7 @@ pub use hooks::HookSender;
 pub use link::{LinkSender, Mailbox, SignalLink, ToPeer};
 use livekit_protocol as proto;
 pub use opening::{Listeners, NewsSender, RoomNews, RoomSetup};
+use places::{Placement, Places};
 use proto::{DisconnectReason, leave_request::Action};
 use quota::{Quota, Seat};
 use revoked::Revoked;
@@ -86,6 +89,9 @@ const NAME_BYTES_MAX: usize = 256;
 pub struct Config {
     /// Rooms that may be open at a time.
     pub max_rooms: usize,
+    /// Participants with connections of one room on one media worker; further ones come to another worker, and tracks cross
+    /// to it once. 0 = rooms stay whole.
+    pub participants_per_worker: usize,
     /// Participants that one room may hold, the AI not counted out.
     pub max_participants_per_room: usize,
     /// Rooms that joins and services with one API key may hold open at a time; 0 = as many as `max_rooms`.
@@ -111,6 +117,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_rooms: 1000,
+            participants_per_worker: 0,
             max_participants_per_room: 50,
             max_rooms_per_key: 0,
             max_participants_per_key: 0,
@@ -190,7 +197,7 @@ pub struct Rooms {
 
 struct Inner {
     config: Config,
-    workers: Vec<Placement>,
+    workers: Arc<[Placement]>,
     by_name: DashMap<RoomName, RoomHandle>,
     /// Where the events of a room go.
     by_sid: DashMap<RoomSid, mpsc::Sender<Mail>>,
@@ -209,13 +216,6 @@ struct Inner {
     sockets: TaskTracker,
     listeners: Listeners,
     metrics: Arc<Metrics>,
-}
-
-/// A media worker as a place for rooms.
-struct Placement {
-    worker: WorkerHandle,
-    /// Rooms and participants on it.
-    load: Arc<AtomicUsize>,
 }
 
 /// A room's mailbox.
@@ -271,8 +271,8 @@ impl Rooms {
             listeners,
             metrics,
         });
-        for events in events {
-            tokio::spawn(dispatch(Arc::downgrade(&inner), events));
+        for (worker, events) in events.into_iter().enumerate() {
+            tokio::spawn(dispatch(Arc::downgrade(&inner), worker, events));
         }
         Self { inner }
     }
@@ -372,7 +372,7 @@ impl Rooms {
         let named = |index: usize| worker.is_none_or(|worker| worker == index);
         let alive = inner.workers.iter().enumerate().filter(|(at, place)| named(*at) && !place.worker.is_closed());
         let least = alive.min_by_key(|(_, place)| place.load.load(Ordering::Relaxed));
-        let (worker, place) = least.ok_or(RoomError::NoWorker)?;
+        let (worker, _) = least.ok_or(RoomError::NoWorker)?;
         if inner.open.fetch_add(1, Ordering::Relaxed) >= inner.config.max_rooms {
             inner.open.fetch_sub(1, Ordering::Relaxed);
             return Err(RoomError::TooManyRooms);
@@ -384,9 +384,9 @@ impl Rooms {
         let mut room = Room::new(name.clone(), handle.sid.clone(), inner.config.clone(), inner.metrics.clone(), now);
         room.configure(setup.options.clone());
         inner.listeners.tell_opened(room.info(), setup);
-        let (worker, load) = (place.worker.clone(), place.load.clone());
-        let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), worker, load, inner.listeners.clone());
-        let (sid, rooms, worker) = (handle.sid.clone(), self.inner.clone(), place.worker.clone());
+        let places = Places { all: inner.workers.clone(), home: worker };
+        let task = RoomTask::new(room, mail, handle.mailbox.downgrade(), places, inner.listeners.clone());
+        let (sid, rooms) = (handle.sid.clone(), self.inner.clone());
         let name = name.clone();
         inner.runtime.spawn(async move {
             let _seat = seat;
@@ -394,7 +394,9 @@ impl Rooms {
             if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
                 // One room's fault must not take the others down; its clients were told to come back, to a new one.
                 tracing::error!(room = %sid, "a room failed and is closed");
-                let _ = worker.send(sfu::Command::Close { room: sid.clone() }).await;
+                for place in rooms.workers.iter() {
+                    let _ = place.worker.send(sfu::Command::Close { room: sid.clone() }).await;
+                }
             }
             rooms.by_sid.remove(&sid);
             // A successor of the same name may be there by now.
@@ -514,15 +516,18 @@ impl Rooms {
         }
         let there = match self.get(to) {
             Some(room) => room,
-            None if self.inner.config.auto_create => self.open_on(to, RoomSetup::default(), key, Some(here.worker))?.0,
+            None if self.inner.config.auto_create => {
+                let (home, wanted) = (here.worker, identity.clone());
+                let worker = here.with(move |room, _| room.find(&wanted).map_or(home, |p| p.worker)).await?;
+                self.open_on(to, RoomSetup::default(), key, Some(worker))?.0
+            }
             None => return Err(RoomError::NotFound.into()),
         };
         let wanted = identity.clone();
         there.with(move |room, _| room.would_take(&wanted)).await??;
         let (name, sid, mailbox) = (there.name.clone(), there.sid.clone(), there.mailbox.clone());
-        let together = here.worker == there.worker;
-        here.ask(|reply| Mail::Depart { identity, to: task::Destination { name, sid, mailbox, together }, reply })
-            .await?
+        let worker = there.worker;
+        here.ask(|reply| Mail::Depart { identity, to: task::Destination { name, sid, mailbox, worker }, reply }).await?
     }
 
     /// Shows a participant in another room, too, which is made if there is none and joins may do that: with its tracks,
@@ -755,7 +760,7 @@ fn unix_ms() -> i64 {
 }
 
 /// Hands a worker's events to the rooms that they are about, in order.
-async fn dispatch(rooms: std::sync::Weak<Inner>, mut events: mpsc::Receiver<sfu::Event>) {
+async fn dispatch(rooms: std::sync::Weak<Inner>, worker: usize, mut events: mpsc::Receiver<sfu::Event>) {
     while let Some(event) = events.recv().await {
         let Some(rooms) = rooms.upgrade() else { return };
         let mailbox = rooms.by_sid.get(&event.room).map(|mailbox| mailbox.clone());
@@ -763,7 +768,7 @@ async fn dispatch(rooms: std::sync::Weak<Inner>, mut events: mpsc::Receiver<sfu:
         // A room that closed a moment ago has no use for it.
         if let Some(mailbox) = mailbox {
             let moved = matches!(event.kind, sfu::EventKind::Moved);
-            let sent = mailbox.send(Mail::Event { participant: event.participant, kind: event.kind }).await;
+            let sent = mailbox.send(Mail::Event { worker, participant: event.participant, kind: event.kind }).await;
             let (reply, passed_on) = oneshot::channel();
             // What comes next of who moved goes to another room, and must not overtake what this one passes on.
             if moved && sent.is_ok() && mailbox.send(Mail::PassedOn { link: None, reply }).await.is_ok() {

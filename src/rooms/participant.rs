@@ -107,6 +107,8 @@ pub(super) struct Participant {
     pub protocol: i32,
     pub client_protocol: i32,
     pub capabilities: Vec<i32>,
+    /// Its media worker, by number.
+    pub worker: usize,
     /// Its peer connections.
     pub connections: Connections,
     /// The socket, if it stands now.
@@ -173,6 +175,7 @@ impl Participant {
             protocol: 0,
             client_protocol: 0,
             capabilities: Vec::new(),
+            worker: 0,
             connections: Connections::None,
             link: None,
             visit: None,

@@ -50,8 +50,7 @@ const SERVER_PROTOCOL: i32 = 17;
 const PING_INTERVAL_SECS: i32 = 5;
 const PING_TIMEOUT_SECS: i32 = 15;
 /// What clients may publish. Simulcast and other codecs fall back to these.
-const PUBLISH_CODECS: [&str; 6] =
-    ["audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1", "video/rtx"];
+const PUBLISH_CODECS: [&str; 6] = ["audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1", "video/rtx"];
 
 /// A client whose media never came up is removed then.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -674,8 +673,11 @@ impl Room {
         }
     }
 
-    pub fn participants_count(&self) -> usize {
-        self.participants.len()
+    /// Says on which media worker a participant is.
+    pub fn put_on(&mut self, sid: &ParticipantSid, worker: usize) {
+        if let Some(p) = self.get_mut(sid) {
+            p.worker = worker;
+        }
     }
 
     pub(super) fn set_active(&mut self, sid: &ParticipantSid) -> bool {

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,17 +20,17 @@ use tokio::{
 };
 
 use super::{
-    AdminError, Agreed, Direct, LinkId, Listeners, Mailbox, Now, RoomError, RpcOutcome, ToPeer,
+    AdminError, Agreed, Direct, LinkId, Listeners, Mailbox, Now, Places, RoomError, RpcOutcome, ToPeer,
     agent::{AgentEvent, AgentOptions, AgentParticipant, InjectedVoice},
     moving::{Departure, Traveller},
     quota::Seat,
     room::{Output, Room, leave_request},
+    spread::Spread,
 };
 use crate::{
     auth::Claims,
     id::{HookId, Identity, ParticipantSid, RoomName, RoomSid},
     sfu::{Command, Connections, EventKind},
-    worker::WorkerHandle,
 };
 
 /// What waits for one room. A burst of joins is tens of messages, data packets come at most some hundred a second;
@@ -89,6 +89,7 @@ pub(super) enum Mail {
         link: LinkId,
     },
     Event {
+        worker: usize,
         participant: ParticipantSid,
         kind: EventKind,
     },
@@ -148,8 +149,8 @@ pub(super) struct Destination {
     pub name: RoomName,
     pub sid: RoomSid,
     pub mailbox: mpsc::Sender<Mail>,
-    /// Whether it is on the same media worker.
-    pub together: bool,
+    /// Its media worker, by number.
+    pub worker: usize,
 }
 
 /// What is wanted of a participant without a socket.
@@ -170,10 +171,10 @@ pub(super) struct RoomTask {
     mailbox: mpsc::Receiver<Mail>,
     /// Given to agents.
     sender: mpsc::WeakSender<Mail>,
-    worker: WorkerHandle,
-    /// How busy the worker is: rooms and participants on it.
-    load: Arc<AtomicUsize>,
-    counted: usize,
+    places: Places,
+    spread: Spread,
+    /// What this room counts for how busy the workers are: itself and its participants.
+    counted: Vec<usize>,
     links: HashMap<LinkId, mpsc::Sender<ToPeer>>,
     /// Who waits for the answer to a participant's last offer.
     offers: HashMap<ParticipantSid, oneshot::Sender<Result<Box<Agreed>, RoomError>>>,
@@ -195,17 +196,17 @@ impl RoomTask {
         room: Room,
         mailbox: mpsc::Receiver<Mail>,
         sender: mpsc::WeakSender<Mail>,
-        worker: WorkerHandle,
-        load: Arc<AtomicUsize>,
+        places: Places,
         listeners: Listeners,
     ) -> Self {
+        let spread = Spread::new(room.sid.clone(), places.home, room.config.participants_per_worker);
         Self {
             room,
             mailbox,
             sender,
-            worker,
-            load,
-            counted: 0,
+            counted: vec![0; places.all.len()],
+            places,
+            spread,
             links: HashMap::new(),
             offers: HashMap::new(),
             agents: HashMap::new(),
@@ -260,7 +261,11 @@ impl RoomTask {
                 self.room.handle_link_closed(now, link);
             }
             Mail::PutOut { link } => self.room.put_out(now, link),
-            Mail::Event { participant, kind } => self.room.handle_event(now, &participant, kind),
+            Mail::Event { worker, participant, kind } => {
+                if self.spread.hears(&participant, worker, &kind) {
+                    self.room.handle_event(now, &participant, kind);
+                }
+            }
             Mail::JoinAgent { options, reply } => {
                 let result = self.join_agent(now, options);
                 // An agent that nobody waits for leaves by being dropped here.
@@ -368,11 +373,47 @@ impl RoomTask {
         let voice = InjectedVoice {
             room: room.clone(),
             track: track.clone(),
-            worker: self.worker.clone(),
+            worker: self.places.home().ok_or(RoomError::NoWorker)?.clone(),
             mailbox: mailbox.clone(),
             metrics: self.room.metrics.clone(),
         };
         Ok(AgentParticipant::new(room, sid, identity, track, events, Arc::new(voice), mailbox))
+    }
+
+    /// Tells the media workers. A room that has lost one of them has lost its people there.
+    async fn media(&mut self, command: Command) {
+        let joining = if let Command::Join { participant, .. } = &command { Some(participant.clone()) } else { None };
+        let Self { spread, places, .. } = self;
+        spread.route(command, || places.loads());
+        if let Some(participant) = joining {
+            self.room.put_on(&participant, self.spread.worker_of(&participant));
+        }
+        self.tell_workers().await;
+    }
+
+    async fn tell_workers(&mut self) {
+        while let Some((worker, command)) = self.spread.poll() {
+            let Some(place) = self.places.all.get(worker) else { continue };
+            if place.worker.send(command).await.is_err() {
+                tracing::error!(room = %self.room.sid, "the media worker is gone; the room closes");
+                self.room.close(now(), DisconnectReason::ServerShutdown, Action::Reconnect);
+            }
+        }
+    }
+
+    /// Counts this room and its people among what the workers have to do.
+    fn count(&mut self) {
+        let mut loads = self.spread.counts(self.places.all.len());
+        if let Some(home) = loads.get_mut(self.places.home) {
+            *home += 1;
+        }
+        if self.room.is_closed() {
+            loads.fill(0);
+        }
+        for ((place, counted), load) in self.places.all.iter().zip(&mut self.counted).zip(loads) {
+            place.load.fetch_add(load, Ordering::Relaxed);
+            place.load.fetch_sub(std::mem::replace(counted, load), Ordering::Relaxed);
+        }
     }
 
     /// Carries out what the room wants, until it wants nothing more.
@@ -390,12 +431,7 @@ impl RoomTask {
                         drop(reply.send(Err(error)));
                     }
                 }
-                Output::Media(command) => {
-                    if self.worker.send(command).await.is_err() {
-                        tracing::error!(room = %self.room.sid, "the media worker is gone; the room closes");
-                        self.room.close(now(), DisconnectReason::ServerShutdown, Action::Reconnect);
-                    }
-                }
+                Output::Media(command) => self.media(command).await,
                 Output::Agent { agent, event } => self.tell(&agent, event),
                 Output::RpcDone { id, outcome } => {
                     if let Some(reply) = self.calls.remove(&id) {
@@ -408,10 +444,8 @@ impl RoomTask {
                 Output::Hook(event) => self.tell_listeners(event),
             }
         }
-        let load = if self.room.is_closed() { 0 } else { 1 + self.room.participants_count() };
-        self.load.fetch_add(load, Ordering::Relaxed);
-        self.load.fetch_sub(self.counted, Ordering::Relaxed);
-        self.counted = load;
+        self.tell_workers().await;
+        self.count();
         for reply in self.replies.drain(..) {
             // Whoever asked may have stopped waiting.
             let _ = reply.send(());
@@ -425,7 +459,8 @@ impl RoomTask {
         to: Destination,
         reply: oneshot::Sender<Result<(), AdminError>>,
     ) {
-        match self.room.depart(now, identity, (&to.name, &to.sid), to.together) {
+        let together = self.room.find(identity).is_ok_and(|p| p.worker == to.worker);
+        match self.room.depart(now, identity, (&to.name, &to.sid), together) {
             // Answered when it has arrived.
             Ok(Departure::Moved) => self.departing = Some((to, reply)),
             Ok(Departure::SentAway) => drop(reply.send(Ok(()))),
@@ -445,7 +480,14 @@ impl RoomTask {
             self.departed_links.remove(&link);
             self.links.insert(link, queue);
         }
-        self.room.arrive(now, *traveller)
+        let mut traveller = *traveller;
+        traveller.participant.worker = self.places.home;
+        let tracks = traveller.participant.live_tracks();
+        let tracks: Vec<_> = tracks.map(|track| (track.sid.clone(), track.kind, track.info.muted)).collect();
+        let data = &traveller.participant.data_tracks.published;
+        let data = data.iter().map(|info| (info.sid.as_str().into(), info.pub_handle as u16));
+        self.spread.adopt(traveller.sid(), tracks.into_iter(), data);
+        self.room.arrive(now, traveller)
     }
 
     /// Sends somebody to their new room, with their socket.
@@ -465,14 +507,16 @@ impl RoomTask {
         if to.send_timeout(arrival, PASS_ON_PATIENCE).await.is_err() {
             // The new room is over, or stuck: with its queue gone the socket is closed, and the client joins anew.
             tracing::warn!(room = %self.room.sid, participant = %sid, "the other room does not take who moves to it");
-            let _ = self.worker.send(Command::Leave { room, participant: sid }).await;
+            if let Some(worker) = self.places.home() {
+                let _ = worker.send(Command::Leave { room, participant: sid }).await;
+            }
         }
     }
 
     /// What comes for who moved, and from their socket, goes after them.
     async fn pass_on(&mut self, mail: Mail) -> Option<Mail> {
         let to = match &mail {
-            Mail::Event { participant, kind: EventKind::Moved } => {
+            Mail::Event { participant, kind: EventKind::Moved, .. } => {
                 self.departed.remove(participant);
                 return None;
             }
@@ -532,7 +576,9 @@ impl RoomTask {
 
 impl Drop for RoomTask {
     fn drop(&mut self) {
-        self.load.fetch_sub(self.counted, Ordering::Relaxed);
+        for (place, counted) in self.places.all.iter().zip(&self.counted) {
+            place.load.fetch_sub(*counted, Ordering::Relaxed);
+        }
         if std::thread::panicking() {
             // The room cannot say it any more. A client whose queue is full is closed all the same, and finds out.
             for link in self.links.values() {
@@ -555,9 +601,14 @@ mod tests {
     use crate::{
         auth::Grants,
         id::{RoomName, RoomSid},
-        rooms::Config,
+        rooms::{Config, Placement},
         telemetry::Metrics,
+        worker::WorkerHandle,
     };
+
+    fn places(worker: WorkerHandle) -> Places {
+        Places { all: vec![Placement { worker, load: Arc::default() }].into(), home: 0 }
+    }
 
     #[tokio::test]
     async fn a_join_that_nobody_waits_for_any_more_leaves_nothing_behind() {
@@ -565,7 +616,7 @@ mod tests {
         let (sender, mailbox) = mpsc::channel(1);
         let name = RoomName::from("room");
         let room = Room::new(name.clone(), RoomSid::random(), Config::default(), Arc::new(Metrics::new()), now());
-        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), Listeners::default());
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), places(worker), Listeners::default());
         let claims = Claims::new(&"ada".into(), Grants::participant(&name));
         let (reply, answer) = oneshot::channel();
         drop(answer);
@@ -577,7 +628,7 @@ mod tests {
             reply,
         });
         task.flush().await;
-        assert_eq!((task.links.len(), task.room.participants_count()), (0, 0));
+        assert_eq!((task.links.len(), task.room.list().len()), (0, 0));
     }
 
     #[tokio::test]
@@ -588,7 +639,7 @@ mod tests {
         let listeners = Listeners { hooks: Some(hooks), news: None };
         let metrics = Arc::new(Metrics::new());
         let room = Room::new("room".into(), RoomSid::random(), Config::default(), metrics.clone(), now());
-        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), listeners);
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), places(worker), listeners);
         task.room.close(now(), DisconnectReason::RoomClosed, Action::Disconnect);
         task.flush().await;
         let event = told.try_recv().expect("the first event has a place");
@@ -603,7 +654,7 @@ mod tests {
         let (sender, mailbox) = mpsc::channel(1);
         let name = RoomName::from("room");
         let room = Room::new(name.clone(), RoomSid::random(), Config::default(), Arc::new(Metrics::new()), now());
-        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), worker, Arc::default(), Listeners::default());
+        let mut task = RoomTask::new(room, mailbox, sender.downgrade(), places(worker), Listeners::default());
         let join = || {
             let (reply, answer) = oneshot::channel();
             let claims = Box::new(Claims::new(&"ada".into(), Grants::participant(&name)));
@@ -626,7 +677,7 @@ mod tests {
         assert_eq!(replaced.await.unwrap().err(), Some(RoomError::TakenOut));
         let participant = task.offers.keys().next().unwrap().clone();
         let kind = EventKind::Answer { offer_id: 1, sdp: "an answer".into(), tracks: Vec::new() };
-        task.handle(Mail::Event { participant, kind });
+        task.handle(Mail::Event { worker: 0, participant, kind });
         task.flush().await;
         assert_eq!(answered.await.unwrap().ok().map(|agreed| agreed.answer), Some("an answer".to_owned()));
         assert!(task.offers.is_empty());

@@ -169,6 +169,15 @@ pub enum Command {
         track: DataTrackSid,
         handle: u16,
     },
+    /// Whether packets of this data track go to the part of the room that is on another worker, where the publisher has a
+    /// stand-in.
+    ShareData {
+        room: RoomSid,
+        participant: ParticipantSid,
+        track: DataTrackSid,
+        worker: usize,
+        shared: bool,
+    },
     UnpublishData {
         room: RoomSid,
         participant: ParticipantSid,
@@ -223,11 +232,42 @@ impl Command {
             | Self::View { room, .. }
             | Self::SendData { room, .. }
             | Self::PublishData { room, .. }
+            | Self::ShareData { room, .. }
             | Self::UnpublishData { room, .. }
             | Self::SubscribeData { room, .. }
             | Self::OpenTap { room, .. }
             | Self::CloseTap { room, .. }
             | Self::Inject { room, .. } => room,
+        }
+    }
+
+    /// The one member that it is about, if it is about one.
+    pub fn member(&self) -> Option<&ParticipantSid> {
+        match self {
+            Self::Join { participant, .. }
+            | Self::Leave { participant, .. }
+            | Self::Move { participant, .. }
+            | Self::Offer { participant, .. }
+            | Self::Answer { participant, .. }
+            | Self::Reoffer { participant, .. }
+            | Self::Publish { participant, .. }
+            | Self::PublishInjected { participant, .. }
+            | Self::PublishLane { participant, .. }
+            | Self::OpenLane { participant, .. }
+            | Self::Unpublish { participant, .. }
+            | Self::Mute { participant, .. }
+            | Self::PublishData { participant, .. }
+            | Self::ShareData { participant, .. }
+            | Self::UnpublishData { participant, .. }
+            | Self::OpenTap { participant, .. } => Some(participant),
+            Self::Subscribe { subscriber, .. }
+            | Self::View { subscriber, .. }
+            | Self::SubscribeData { subscriber, .. } => Some(subscriber),
+            Self::Close { .. }
+            | Self::CloseLane { .. }
+            | Self::SendData { .. }
+            | Self::CloseTap { .. }
+            | Self::Inject { .. } => None,
         }
     }
 }

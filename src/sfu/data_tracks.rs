@@ -26,6 +26,8 @@ struct DataTrack {
     sid: DataTrackSid,
     /// Who takes it, and the number by which they know it.
     subscriptions: Vec<(ParticipantKey, u16)>,
+    /// Other workers on which members of this room take it.
+    shared: Vec<usize>,
 }
 
 impl DataTracks {
@@ -53,7 +55,16 @@ impl DataTracks {
 impl Room {
     pub fn publish_data(&mut self, owner: &ParticipantSid, sid: DataTrackSid, handle: u16) {
         let Some(owner) = self.by_sid.get(owner).copied() else { return };
-        self.data_tracks.tracks.insert((owner, handle), DataTrack { sid, subscriptions: Vec::new() });
+        self.data_tracks
+            .tracks
+            .insert((owner, handle), DataTrack { sid, subscriptions: Vec::new(), shared: Vec::new() });
+    }
+
+    /// Whether its packets go to the part of this room that is on another worker.
+    pub fn share_data(&mut self, sid: &DataTrackSid, worker: usize, shared: bool) {
+        let Some(track) = self.data_tracks.by_sid(sid) else { return };
+        track.shared.retain(|known| *known != worker);
+        track.shared.extend(shared.then_some(worker));
     }
 
     pub fn unpublish_data(&mut self, owner: &ParticipantSid, sid: &DataTrackSid) {
@@ -77,12 +88,26 @@ impl Room {
             cx.stats.dropped_queue_full += 1;
             return;
         }
+        self.distribute_data(now, from, packet, cx);
+    }
+
+    /// The same, which another worker has counted already.
+    pub(super) fn handle_shared_data(&mut self, now: Instant, from: &ParticipantSid, packet: &Bytes, cx: &mut Context) {
+        if let Some(from) = self.by_sid.get(from).copied() {
+            self.distribute_data(now, from, packet, cx);
+        }
+    }
+
+    fn distribute_data(&mut self, now: Instant, from: ParticipantKey, packet: &Bytes, cx: &mut Context) {
         let Some(handle) = data_packet::handle(packet) else {
             cx.stats.dropped_malformed += 1;
             return;
         };
         // One that was taken down a moment ago is nobody's.
         let Some(track) = self.data_tracks.tracks.get(&(from, handle)) else { return };
+        if let Some(publisher) = self.participants.get(from) {
+            track.shared.iter().for_each(|worker| cx.lanes.share(*worker, &self.sid, &publisher.sid, packet));
+        }
         let subscriptions = track.subscriptions.clone();
         let mut packet = packet.to_vec();
         for (to, handle) in subscriptions {

@@ -12,6 +12,8 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
+
 use super::{
     Context, MediaKind, Sfu,
     encodings::Origin,
@@ -19,7 +21,7 @@ use super::{
     room::{Room, RoomKey},
     track::{Track, TrackKey},
 };
-use crate::id::{ParticipantSid, TrackSid};
+use crate::id::{ParticipantSid, RoomSid, TrackSid};
 
 /// Names a lane, on all workers of a server. Never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +47,8 @@ enum Cargo {
     Packet { origin: Origin, packet: MediaPacket },
     /// Up: the stream with this SSRC is to send a keyframe.
     Keyframe { ssrc: u32 },
+    /// Beside lanes: a packet on the data track channel of a member of this room, who has a stand-in there.
+    Data { room: RoomSid, from: ParticipantSid, packet: Bytes },
 }
 
 #[cfg(test)]
@@ -82,6 +86,12 @@ impl Lanes {
         }
     }
 
+    /// A packet of a data track, for the part of its room that is on another worker.
+    pub fn share(&mut self, worker: usize, room: &RoomSid, from: &ParticipantSid, packet: &Bytes) {
+        let what = Cargo::Data { room: room.clone(), from: from.clone(), packet: packet.clone() };
+        self.away.push_back((worker, Relayed { lane: LaneId(0), what }));
+    }
+
     /// This track is gone.
     pub fn forget(&mut self, lanes: &mut TrackLanes) {
         for outlet in lanes.outlets.drain(..) {
@@ -102,16 +112,22 @@ impl Sfu {
     /// What another worker gave.
     pub fn handle_relay(&mut self, now: Instant, relayed: Relayed) {
         let Relayed { lane, what } = relayed;
+        if let Cargo::Data { room, from, packet } = what {
+            let Some(key) = self.by_sid.get(&room).copied() else { return };
+            return self.with_room(key, |room, cx| room.handle_shared_data(now, &from, &packet, cx));
+        }
         let lanes = &self.cx.lanes;
         let end = match &what {
             Cargo::Packet { .. } => lanes.inlets.get(&lane),
             Cargo::Keyframe { .. } => lanes.outlets.get(&lane),
+            Cargo::Data { .. } => None,
         };
         // One that was closed a moment ago, or is about to be opened.
         let Some((room, track)) = end.copied() else { return };
         self.with_room(room, |room, cx| match what {
             Cargo::Packet { origin, packet } => room.handle_carried(now, track, origin, &packet, cx),
             Cargo::Keyframe { ssrc } => room.need_keyframe(now, track, ssrc, cx),
+            Cargo::Data { .. } => {}
         });
     }
 

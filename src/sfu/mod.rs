@@ -300,6 +300,7 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
         Command::View { subscriber, track, view, .. } => room.set_view(now, &subscriber, &track, view, cx),
         Command::SendData { to, channel, payload, .. } => room.send_data(now, &to, channel, &payload, cx),
         Command::PublishData { participant, track, handle, .. } => room.publish_data(&participant, track, handle),
+        Command::ShareData { track, worker, shared, .. } => room.share_data(&track, worker, shared),
         Command::UnpublishData { participant, track, .. } => room.unpublish_data(&participant, &track),
         Command::SubscribeData { subscriber, track, handle, .. } => room.subscribe_data(&subscriber, &track, handle),
         Command::OpenTap { participant, track, id, tap, .. } => {

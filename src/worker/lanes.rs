@@ -1,5 +1,5 @@
-//! What goes between media workers: packets of tracks that are shown in a room of another worker, and their requests for
-//! keyframes.
+//! What goes between media workers: packets of tracks that are received in a room, or a part of one, on another worker, and
+//! their requests for keyframes.
 //!
 //! One bounded channel for each pair and direction. Nobody waits: what finds no room is dropped and counted, as on a
 //! network. A worker is woken once for all that another one has for it, not for each packet.

@@ -83,7 +83,7 @@ fn an_offer_that_cannot_be_answered_leaves_nobody_behind() {
     let seen = story.look();
     assert!(matches!(seen.answers()[..], [Err(RoomError::OfferRejected("the offer is malformed"))]));
     assert!(seen.forgets(&camera));
-    assert_eq!((story.room.participants_count(), story.joins("whip", "failed")), (0, 1));
+    assert_eq!((story.room.participants.len(), story.joins("whip", "failed")), (0, 1));
 }
 
 #[test]
@@ -132,20 +132,20 @@ fn without_media_it_is_gone_after_the_time_that_everybody_has() {
     story.wait(Duration::from_secs(10));
     story.hear(&camera, EventKind::Connected);
     story.wait(Duration::from_secs(60));
-    assert_eq!(story.room.participants_count(), 1, "it came back in time");
+    assert_eq!(story.room.participants.len(), 1, "it came back in time");
     story.hear(&camera, EventKind::Disconnected);
     story.wait(Duration::from_secs(21));
-    assert_eq!(story.room.participants_count(), 0);
+    assert_eq!(story.room.participants.len(), 0);
 
     let camera = story.whip("camera");
     story.answer(&camera, 1);
     story.hear(&camera, EventKind::Connected);
     story.hear(&camera, EventKind::Closed { reason: "closed by the client".into() });
-    assert_eq!(story.room.participants_count(), 0, "who closes its connection has left");
+    assert_eq!(story.room.participants.len(), 0, "who closes its connection has left");
 
     story.whip("camera");
     story.wait(Duration::from_secs(61));
-    assert_eq!((story.room.participants_count(), story.joins("whip", "failed")), (0, 1), "it never connected");
+    assert_eq!((story.room.participants.len(), story.joins("whip", "failed")), (0, 1), "it never connected");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn tokens_say_what_may_be_published_and_identities_are_in_a_room_once() {
     assert!(seen.leave(&ada).is_some());
     let third = story.whip("ada");
     assert!(story.look().forgets(&again));
-    assert_eq!(story.room.participants_count(), 1);
+    assert_eq!(story.room.participants.len(), 1);
     assert!(story.room.get(&third).is_some());
 }
 

@@ -14,6 +14,7 @@ mod membership;
 mod moving;
 mod opening;
 mod placement;
+mod spread;
 mod wire_traps;
 
 use std::{
