@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, builder::TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
 
 /// Loads a Viva server with bots, and measures what arrives at them.
 #[derive(Debug, Parser)]
@@ -106,6 +106,16 @@ pub struct ShapeArgs {
     pub threads: usize,
 }
 
+/// Which WebRTC implementation receives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Bots {
+    /// str0m, as in the server.
+    #[default]
+    Str0m,
+    /// The crate webrtc, another implementation; publishers stay with str0m. For builds with `--features webrtc`.
+    Webrtc,
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct SfuArgs {
     #[command(flatten)]
@@ -124,6 +134,9 @@ pub struct SfuArgs {
     /// The joins that are told are then theirs.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000).map(usize::from))]
     pub joiners: usize,
+    /// What receivers are made of; `webrtc` needs --pubs and --subs.
+    #[arg(long, value_enum, default_value_t)]
+    pub bots: Bots,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Sections that the first offer brings for each kind; more come when the server asks. Large first offers are refused.
-const FIRST_SECTIONS_MAX: usize = 8;
+pub const FIRST_SECTIONS_MAX: usize = 8;
 /// How loud the microphones are (RFC 6464).
 const DBOV: i8 = -30;
 

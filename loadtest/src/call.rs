@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    args::{MediaArgs, ShapeArgs},
+    args::{Bots, MediaArgs, ShapeArgs},
     bot::{BotEvent, BotReport, BotSpec, Shared},
     driver::{Command, Driver},
     media::Media,
@@ -35,12 +35,18 @@ pub struct Role {
     /// Tracks of each kind that it will get, as far as is known.
     pub expects: usize,
     pub decrypts: bool,
+    /// It is made of the crate webrtc.
+    #[cfg_attr(not(feature = "webrtc"), allow(dead_code, reason = "there is no other kind in this build"))]
+    pub other: bool,
 }
 
 pub struct Call {
     pub shared: Arc<Shared>,
     drivers: Vec<Driver>,
+    sender: mpsc::UnboundedSender<BotEvent>,
     events: mpsc::UnboundedReceiver<BotEvent>,
+    #[cfg(feature = "webrtc")]
+    others: HashMap<u32, crate::other::Other>,
     signalling: JoinSet<()>,
     place: signal::Place,
     local: std::net::IpAddr,
@@ -59,7 +65,10 @@ impl Call {
         Ok(Self {
             drivers: drivers.collect::<Result<_>>()?,
             shared,
+            sender,
             events,
+            #[cfg(feature = "webrtc")]
+            others: HashMap::new(),
             signalling: JoinSet::new(),
             place: server.place.clone(),
             local: server.local,
@@ -83,13 +92,25 @@ impl Call {
             started: Instant::now(),
         };
         let (say, said) = mpsc::unbounded_channel();
+        let (place, events) = (self.place.clone(), self.sender.clone());
+        #[cfg(feature = "webrtc")]
+        if role.other {
+            let (shared, tasks) = (self.shared.clone(), &mut self.signalling);
+            self.others.insert(id, crate::other::Other::start(spec, shared, place, events, (say, said), tasks));
+            return id;
+        }
         let driver = self.driver_of(id).clone();
         driver.send(Command::Add { spec: Box::new(spec.clone()), say });
-        self.signalling.spawn(signal::run(self.place.clone(), spec, driver, said));
+        let tell = move |heard| driver.send(Command::Heard { bot: id, heard });
+        self.signalling.spawn(signal::run(place, spec, said, tell, events));
         id
     }
 
     pub fn leave(&self, bot: u32) {
+        #[cfg(feature = "webrtc")]
+        if let Some(other) = self.others.get(&bot) {
+            return other.leave();
+        }
         self.driver_of(bot).send(Command::Leave { bot });
     }
 
@@ -104,6 +125,8 @@ impl Call {
     /// Everybody forgets what they counted.
     pub fn reset(&self) {
         self.drivers.iter().for_each(|driver| driver.send(Command::Reset));
+        #[cfg(feature = "webrtc")]
+        self.others.values().for_each(crate::other::Other::reset);
     }
 
     fn driver_of(&self, bot: u32) -> &Driver {
@@ -149,6 +172,8 @@ impl Call {
             driver.send(Command::Collect(reply));
             reports.extend(answer.await?);
         }
+        #[cfg(feature = "webrtc")]
+        reports.extend(self.others.values().map(crate::other::Other::report));
         Ok(reports)
     }
 
@@ -167,7 +192,7 @@ impl Call {
 }
 
 /// Who joins which room, in order: publishers first.
-pub fn cast(shape: &ShapeArgs, media: &Arc<Media>) -> Vec<(String, Role)> {
+pub fn cast(shape: &ShapeArgs, media: &Arc<Media>, bots: Bots) -> Vec<(String, Role)> {
     let mut receivers = 0;
     let mut decrypts = |receives: bool| {
         receivers += usize::from(receives);
@@ -177,7 +202,9 @@ pub fn cast(shape: &ShapeArgs, media: &Arc<Media>) -> Vec<(String, Role)> {
     for room in 0..shape.rooms {
         let mut add = |publishes: bool, receives: bool, expects: usize| {
             let publishes = publishes.then(|| media.clone());
-            cast.push((room_name(room), Role { publishes, receives, expects, decrypts: decrypts(receives) }));
+            let other = receives && bots == Bots::Webrtc;
+            let role = Role { publishes, receives, expects, decrypts: decrypts(receives), other };
+            cast.push((room_name(room), role));
         };
         match (shape.pubs, shape.subs) {
             (Some(pubs), Some(subs)) => {

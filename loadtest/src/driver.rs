@@ -19,7 +19,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
     bot::{Bot, BotEvent, BotReport, BotSpec, Shared},
-    signal::Say,
+    signal::{Heard, Say},
 };
 
 const WAKER: Token = Token(0);
@@ -29,34 +29,10 @@ const FIRST_BOT: usize = 2;
 const TIMER_MIN: Duration = Duration::from_micros(200);
 
 pub enum Command {
-    Add {
-        spec: Box<BotSpec>,
-        say: UnboundedSender<Say>,
-    },
-    Joined {
-        bot: u32,
-    },
-    Answer {
-        bot: u32,
-        id: u32,
-        sdp: String,
-    },
-    Sections {
-        bot: u32,
-        audios: usize,
-        videos: usize,
-    },
-    Mute {
-        bot: u32,
-        muted: bool,
-    },
-    /// The server tells everybody that the bot's microphone is open.
-    MicrophoneOpen {
-        bot: u32,
-    },
-    Leave {
-        bot: u32,
-    },
+    Add { spec: Box<BotSpec>, say: UnboundedSender<Say> },
+    Heard { bot: u32, heard: Heard },
+    Mute { bot: u32, muted: bool },
+    Leave { bot: u32 },
     VideoPps(f64),
     Reset,
     Collect(oneshot::Sender<Vec<BotReport>>),
@@ -68,7 +44,6 @@ pub enum Command {
 pub struct Driver {
     commands: mpsc::Sender<Command>,
     waker: Arc<Waker>,
-    events: UnboundedSender<BotEvent>,
 }
 
 impl Driver {
@@ -84,13 +59,13 @@ impl Driver {
             timer,
             commands: receiver,
             shared,
-            events: events.clone(),
+            events,
             bots: HashMap::new(),
             gone: Vec::new(),
             due: BinaryHeap::new(),
         };
         thread::Builder::new().name(name.into()).spawn(move || looped.run()).context("no thread")?;
-        Ok(Self { commands, waker, events })
+        Ok(Self { commands, waker })
     }
 
     pub fn send(&self, command: Command) {
@@ -98,10 +73,6 @@ impl Driver {
         if self.commands.send(command).is_ok() {
             let _ = self.waker.wake();
         }
-    }
-
-    pub fn events(&self) -> UnboundedSender<BotEvent> {
-        self.events.clone()
     }
 }
 
@@ -158,11 +129,13 @@ impl Loop {
         let now = Instant::now();
         match command {
             Command::Add { spec, say } => self.add(*spec, say),
-            Command::Joined { bot } => self.with(bot, |bot| bot.handle_joined(now)),
-            Command::Answer { bot, id, sdp } => self.with(bot, |bot| bot.handle_answer(now, id, &sdp)),
-            Command::Sections { bot, audios, videos } => self.with(bot, |bot| bot.handle_sections(audios, videos)),
+            Command::Heard { bot, heard } => self.with(bot, |bot| match heard {
+                Heard::Joined => bot.handle_joined(now),
+                Heard::Answer { id, sdp } => bot.handle_answer(now, id, &sdp),
+                Heard::Sections { audios, videos } => bot.handle_sections(audios, videos),
+                Heard::MicrophoneOpen => bot.handle_microphone_open(),
+            }),
             Command::Mute { bot, muted } => self.with(bot, |bot| bot.mute(muted)),
-            Command::MicrophoneOpen { bot } => self.with(bot, Bot::handle_microphone_open),
             Command::Leave { bot } => {
                 self.with(bot, Bot::leave);
                 if let Some(mut left) = self.bots.remove(&bot) {

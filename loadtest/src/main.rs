@@ -9,6 +9,8 @@ mod floor;
 mod flow;
 mod measure;
 mod media;
+#[cfg(feature = "webrtc")]
+mod other;
 mod plot;
 mod progress;
 mod ramp;
@@ -39,8 +41,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
-    // Signalling is a few messages of each bot; media is on threads of its own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // Signalling is a few messages of each bot; media is on threads of its own, but for that of the crate webrtc.
+    let threads = if cfg!(feature = "webrtc") { 2 } else { 1 };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     match &cli.command {
         Command::Sfu(args) => sfu::show(&runtime.block_on(sfu::run(args))?, &args.output)?,
         Command::Floor(args) => print_floor(args)?,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::sleep;
 
 use crate::{
-    args::RampArgs,
+    args::{Bots, RampArgs},
     call::{self, Call, cast, flows, shape_text},
     floor,
     measure::{Plan, Totals, join_all, measure, warm_up},
@@ -33,7 +33,7 @@ pub async fn run(args: &RampArgs) -> Result<RampReport> {
     progress.say("starting the server");
     let server = Server::get(&args.server)?;
     let mut call = Call::new(&server, args.shape.threads)?;
-    join_all(&mut call, cast(&args.shape, &media), args.shape.join_rate, &progress).await?;
+    join_all(&mut call, cast(&args.shape, &media, Bots::Str0m), args.shape.join_rate, &progress).await?;
     let expected = flows(&args.shape, &media);
     warm_up(&mut call, expected, &progress).await?;
     let (mut steps, mut video_pps) = (Vec::<Step>::new(), media.video_pps);

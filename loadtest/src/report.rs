@@ -34,6 +34,8 @@ pub fn rounded(value: f64) -> f64 {
 #[derive(Clone, Debug, Serialize)]
 pub struct SfuReport {
     pub shape: String,
+    /// What received.
+    pub bots: &'static str,
     pub secs: f64,
     pub burst: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +69,7 @@ pub struct SfuReport {
 impl SfuReport {
     pub fn print(&self, json: bool) -> Result<()> {
         let or_none = |value: Option<f64>, digits: usize| value.map_or("-".into(), |value| format!("{value:.digits$}"));
-        println!("{}, bursts of {}, {:.1} s", self.shape, self.burst, self.secs);
+        println!("{}, bursts of {}, {:.1} s, receivers of {}", self.shape, self.burst, self.secs, self.bots);
         println!("  packets/s      {:.0} of {:.0} offered", self.forwarded_per_sec, self.offered_per_sec);
         println!("  us per packet  {}, {} % of a core", or_none(self.us_per_packet, 2), or_none(self.cpu_percent, 0));
         println!(

@@ -119,7 +119,7 @@ async fn play(
             match act {
                 Act::Join(person) => {
                     let publishes = person.publishes.then(|| media.clone());
-                    let role = Role { publishes, receives: true, expects, decrypts: true };
+                    let role = Role { publishes, receives: true, expects, decrypts: true, other: false };
                     let bot = call.join(room_name(person.room), role);
                     played.insert(person.id, Played { bot, person: *person, joined: begun.elapsed(), left: None });
                 }

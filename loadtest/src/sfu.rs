@@ -2,11 +2,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 
 use crate::{
-    args::{OutputArgs, SfuArgs},
+    args::{Bots, OutputArgs, SfuArgs},
     call::{self, Call, Role, cast, flows, room_name, shape_text},
     cpu::machine_load,
     floor,
@@ -25,6 +25,7 @@ pub struct Results {
 
 pub async fn run(args: &SfuArgs) -> Result<Results> {
     let media = call::media(&args.media)?;
+    check_bots(args)?;
     let progress = Progress::new(args.secs);
     progress.say("measuring the floor");
     let floor_before = floor::measure()?;
@@ -32,7 +33,7 @@ pub async fn run(args: &SfuArgs) -> Result<Results> {
     let mut server = Server::get(&args.server)?;
     let rss_before = server.process.map(|process| process.rss_kib()).transpose()?;
     let mut call = Call::new(&server, args.shape.threads)?;
-    let cast = cast(&args.shape, &media);
+    let cast = cast(&args.shape, &media, args.bots);
     let receivers = cast.iter().filter(|(_, role)| role.receives).count();
     join_all(&mut call, cast, args.shape.join_rate, &progress).await?;
     call.shared.loss_ppm.store((args.loss * 10_000.0) as u64, Ordering::Relaxed);
@@ -63,6 +64,7 @@ pub async fn run(args: &SfuArgs) -> Result<Results> {
     let report = SfuReport {
         shape: shape_text(&args.shape),
         secs: measured.secs,
+        bots: if args.bots == Bots::Str0m { "str0m" } else { "webrtc" },
         burst: media.burst,
         workers: args.server.url.is_none().then_some(args.server.workers),
         sent: totals.sent,
@@ -86,9 +88,25 @@ pub async fn run(args: &SfuArgs) -> Result<Results> {
     Ok(Results { report, delay_us: totals.delay_us })
 }
 
+/// What receivers of the crate webrtc cannot do.
+fn check_bots(args: &SfuArgs) -> Result<()> {
+    if args.bots == Bots::Str0m {
+        return Ok(());
+    }
+    ensure!(
+        cfg!(feature = "webrtc"),
+        "this build has no bots of the crate webrtc: cargo build --release --locked -p loadtest --features webrtc"
+    );
+    ensure!(args.shape.subs.is_some(), "--bots webrtc is for receivers: give --pubs and --subs");
+    let plain = args.loss == 0.0 && args.shape.decrypt_one_in == 1;
+    ensure!(plain, "--bots webrtc goes with neither --loss nor --decrypt-one-in");
+    Ok(())
+}
+
 fn joiners(args: &SfuArgs) -> Vec<(String, Role)> {
     let publishers = args.shape.pubs.unwrap_or_else(|| args.shape.mesh.unwrap_or(3));
-    let role = Role { publishes: None, receives: true, expects: publishers, decrypts: true };
+    let other = args.bots == Bots::Webrtc;
+    let role = Role { publishes: None, receives: true, expects: publishers, decrypts: true, other };
     (0..args.joiners).map(|n| (room_name(n % args.shape.rooms), role.clone())).collect()
 }
 

@@ -18,10 +18,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message as Frame},
 };
 
-use crate::{
-    bot::{BotEvent, BotSpec, Kind},
-    driver::{Command, Driver},
-};
+use crate::bot::{BotEvent, BotSpec, Kind};
 
 /// Longer than a server that can be measured at all takes to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,24 +42,46 @@ pub enum Say {
     Leave,
 }
 
+/// What the server says to it.
+#[derive(Debug)]
+pub enum Heard {
+    /// It may offer.
+    Joined,
+    Answer {
+        id: u32,
+        sdp: String,
+    },
+    /// It wants so many more sections, or to be offered the idle ones again.
+    Sections {
+        audios: usize,
+        videos: usize,
+    },
+    /// Everybody knows that the bot's microphone is open.
+    MicrophoneOpen,
+}
+
 type Socket = WebSocketStream<TcpStream>;
 
 /// Joins and stays until the bot leaves. What goes wrong is told as an event.
-pub async fn run(place: Place, spec: BotSpec, driver: Driver, said: mpsc::UnboundedReceiver<Say>) {
-    let (bot, events) = (spec.id, driver.events());
-    if let Err(error) = converse(&place, &spec, &driver, said).await {
+pub async fn run(
+    place: Place,
+    spec: BotSpec,
+    said: mpsc::UnboundedReceiver<Say>,
+    tell: impl Fn(Heard),
+    events: mpsc::UnboundedSender<BotEvent>,
+) {
+    if let Err(error) = converse(&place, &spec, said, tell).await {
         // Nobody waits for it any more where the receiver is gone.
-        let _ = events.send(BotEvent::Failed { bot, why: format!("{error:#}") });
+        let _ = events.send(BotEvent::Failed { bot: spec.id, why: format!("{error:#}") });
     }
 }
 
 async fn converse(
     place: &Place,
     spec: &BotSpec,
-    driver: &Driver,
     mut said: mpsc::UnboundedReceiver<Say>,
+    tell: impl Fn(Heard),
 ) -> Result<()> {
-    let bot = spec.id;
     let mut socket =
         time::timeout(PATIENCE, connect(place, spec)).await.context("the server does not answer a join")??;
     let mut microphone = None;
@@ -92,11 +111,11 @@ async fn converse(
                 let Frame::Binary(bytes) = frame.context("the signalling socket broke")? else { continue };
                 let told = SignalResponse::decode(bytes).context("the server sent what is no message")?;
                 match told.message {
-                    Some(Told::Join(_)) => driver.send(Command::Joined { bot }),
-                    Some(Told::Answer(answer)) => driver.send(Command::Answer { bot, id: answer.id, sdp: answer.sdp }),
+                    Some(Told::Join(_)) => tell(Heard::Joined),
+                    Some(Told::Answer(answer)) => tell(Heard::Answer { id: answer.id, sdp: answer.sdp }),
                     Some(Told::MediaSectionsRequirement(more)) => {
                         let (audios, videos) = (more.num_audios as usize, more.num_videos as usize);
-                        driver.send(Command::Sections { bot, audios, videos });
+                        tell(Heard::Sections { audios, videos });
                     }
                     Some(Told::TrackPublished(published)) => {
                         let sid = published.track.map(|track| track.sid);
@@ -106,7 +125,7 @@ async fn converse(
                         let mut tracks = update.participants.iter().flat_map(|participant| &participant.tracks);
                         let open = tracks.any(|track| Some(&track.sid) == microphone.as_ref() && !track.muted);
                         if open {
-                            driver.send(Command::MicrophoneOpen { bot });
+                            tell(Heard::MicrophoneOpen);
                         }
                     }
                     Some(Told::Leave(leave)) => bail!("the server put the bot out ({:?})", leave.reason()),
