@@ -22,6 +22,9 @@ use crate::bot::{BotEvent, BotSpec, Kind};
 
 /// Longer than a server that can be measured at all takes to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// It does so to those who speak on the socket and are silent by UDP, too, so that they look for another path.
+const CLOSED: &str = "the server closed the signalling socket: it ended, or the bot had no time to answer by UDP (is the \
+                      machine too busy for so many bots?)";
 const PING_EVERY: Duration = Duration::from_secs(5);
 const TOKEN_SECS: u64 = 6 * 3_600;
 
@@ -107,7 +110,7 @@ async fn converse(
             },
             _ = pings.tick() => Ask::PingReq(proto::Ping::default()),
             frame = socket.next() => {
-                let frame = frame.context("the server closed the signalling socket")?;
+                let frame = frame.context(CLOSED)?;
                 let Frame::Binary(bytes) = frame.context("the signalling socket broke")? else { continue };
                 let told = SignalResponse::decode(bytes).context("the server sent what is no message")?;
                 match told.message {

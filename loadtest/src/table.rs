@@ -1,6 +1,6 @@
 //! `loadtest table`: the figures that are quoted, each shape several times, as a Markdown table.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use serde::Serialize;
 
@@ -41,9 +41,16 @@ pub async fn run(args: &TableArgs) -> Result<()> {
         let sfu_args = parse(args, options)?;
         let mut runs = Vec::new();
         for _ in 0..args.runs {
-            runs.push(sfu::run(&sfu_args).await.with_context(|| name)?.report);
+            match sfu::run(&sfu_args).await {
+                Ok(results) => runs.push(results.report),
+                // The others may still do.
+                Err(error) => eprintln!("loadtest: {name}: {error:#}"),
+            }
         }
-        println!("{}", line(name, &runs));
+        match runs.is_empty() {
+            true => println!("| {name} | failed |"),
+            false => println!("{}", line(name, &runs)),
+        }
         rows.push(Row { name, runs });
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -57,7 +64,9 @@ pub async fn run(args: &TableArgs) -> Result<()> {
         median(&mut floors.iter().map(|floor| floor.floor_sendto_us).collect::<Vec<_>>()),
         median(&mut floors.iter().map(|floor| floor.floor_gso10_us).collect::<Vec<_>>()),
     );
-    print_json(&rows, args.json)
+    print_json(&rows, args.json)?;
+    ensure!(rows.iter().all(|row| row.runs.len() == args.runs), "some runs failed");
+    Ok(())
 }
 
 fn parse(args: &TableArgs, options: &str) -> Result<SfuArgs> {
