@@ -130,8 +130,8 @@ pub struct SfuArgs {
     /// Part of the media that receivers throw away, percent: the server then repairs video.
     #[arg(long, default_value_t = 0.0, value_parser = percent)]
     pub loss: f64,
-    /// People who join, besides, while it is measured, at --join-rate, in turn into the rooms; they receive everything.
-    /// The joins that are told are then theirs.
+    /// People who join while it is measured, at --join-rate, into rooms of ten of their own, where nobody publishes. The joins
+    /// that are told are then theirs.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000).map(usize::from))]
     pub joiners: usize,
     /// What receivers are made of; `webrtc` needs --pubs and --subs.

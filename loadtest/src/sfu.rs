@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::{
     args::{Bots, OutputArgs, SfuArgs},
-    call::{self, Call, Role, cast, flows, room_name, shape_text},
+    call::{self, Call, Role, cast, flows, shape_text},
     cpu::machine_load,
     floor,
     flow::histogram,
@@ -16,6 +16,9 @@ use crate::{
     report::{Quantiles, SfuReport},
     server::Server,
 };
+
+/// People who join while it is measured, in each of their rooms.
+const JOINERS_PER_ROOM: usize = 10;
 
 pub struct Results {
     pub report: SfuReport,
@@ -103,11 +106,10 @@ fn check_bots(args: &SfuArgs) -> Result<()> {
     Ok(())
 }
 
+/// Rooms of their own: in the others each would bring as much media as the whole call has.
 fn joiners(args: &SfuArgs) -> Vec<(String, Role)> {
-    let publishers = args.shape.pubs.unwrap_or_else(|| args.shape.mesh.unwrap_or(3));
-    let other = args.bots == Bots::Webrtc;
-    let role = Role { publishes: None, receives: true, expects: publishers, decrypts: true, other };
-    (0..args.joiners).map(|n| (room_name(n % args.shape.rooms), role.clone())).collect()
+    let role = Role { publishes: None, receives: true, expects: 1, decrypts: true, other: args.bots == Bots::Webrtc };
+    (0..args.joiners).map(|n| (format!("joining-{}", n / JOINERS_PER_ROOM), role.clone())).collect()
 }
 
 fn quantiles_ms<'a>(joined: impl Iterator<Item = (&'a u32, &'a Duration)>) -> Quantiles {
