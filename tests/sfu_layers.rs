@@ -263,6 +263,7 @@ fn who_takes_only_the_second_codec_gets_that_and_the_others_keep_the_first() {
         cids: vec!["cid2".into()],
         codec: String::new(),
         backup: true,
+        screen: false,
     };
     sim.command(Command::Publish { room, participant, track });
     let second = TrackSid::from("TR_second");

@@ -67,8 +67,14 @@ impl Room {
         };
         let cid = request.cid.clone();
         self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track: Some(info) }));
-        let track =
-            PendingTrack { track, kind, cids: vec![request.cid], codec: name(&mime_type).to_owned(), backup: true };
+        let track = PendingTrack {
+            track,
+            kind,
+            cids: vec![request.cid],
+            codec: name(&mime_type).to_owned(),
+            backup: true,
+            screen: false,
+        };
         self.media(Command::Publish { room: self.sid.clone(), participant: sid.clone(), track });
     }
 

@@ -80,6 +80,7 @@ impl Room {
                 let response = proto::SubscriptionResponse { track_sid: track.as_str().to_owned(), err };
                 self.tell(sid, Response::SubscriptionResponse(response));
             }
+            EventKind::StreamState { track, paused } => self.stream_state(sid, &track, paused),
             EventKind::TapClosed { track, id } => self.tap_closed(&track, id),
             EventKind::DataChannelOpen { channel: DataChannel::Reliable } => self.reliable_opened(now, sid),
             EventKind::DataChannelOpen { channel: DataChannel::Lossy } => {}

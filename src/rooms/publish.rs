@@ -53,6 +53,7 @@ impl Room {
         let muted = request.muted;
         // Whoever names no codec sends what its browser likes best.
         let named = kind == MediaKind::Video && !request.simulcast_codecs.is_empty();
+        let screen = request.source == TrackSource::ScreenShare as i32;
         let info = describe(&track, kind, request);
         let codec = if named { codecs::name(&info.mime_type).to_owned() } else { String::new() };
         let Some(p) = self.get_mut(sid) else { return };
@@ -68,7 +69,7 @@ impl Room {
             backup_wanted: false,
         });
         self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track: Some(info) }));
-        let pending = PendingTrack { track: track.clone(), kind, cids, codec, backup: false };
+        let pending = PendingTrack { track: track.clone(), kind, cids, codec, backup: false, screen };
         self.media(Command::Publish { room: self.sid.clone(), participant: sid.clone(), track: pending });
         if muted {
             self.media(Command::Mute { room: self.sid.clone(), participant: sid.clone(), track, muted });

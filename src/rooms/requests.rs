@@ -243,6 +243,10 @@ impl Room {
                 self.remove(now, sid, DisconnectReason::StateMismatch, Some(Action::Reconnect));
             }
             Some(Scenario::SwitchCandidateProtocol(_)) => self.have_resume(sid),
+            Some(Scenario::SubscriberBandwidth(bps)) => {
+                let bps = u64::try_from(bps).ok().filter(|bps| *bps > 0);
+                self.media(Command::CapBandwidth { room: self.sid.clone(), participant: sid.clone(), bps });
+            }
             Some(Scenario::DisconnectSignalOnResume(true)) => p.drop_on_resume = Some(DropOnResume::AfterReconnect),
             Some(Scenario::DisconnectSignalOnResumeNoMessages(true)) => {
                 p.drop_on_resume = Some(DropOnResume::BeforeAnything);

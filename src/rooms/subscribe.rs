@@ -114,6 +114,18 @@ impl Room {
         }
     }
 
+    /// A client's network does not carry a track, or does again.
+    pub(super) fn stream_state(&mut self, sid: &ParticipantSid, track: &TrackSid, paused: bool) {
+        let Some(owner) = self.owner_of(track) else { return };
+        let state = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
+        let info = proto::StreamStateInfo {
+            participant_sid: owner.as_str().to_owned(),
+            track_sid: track.as_str().to_owned(),
+            state: state as i32,
+        };
+        self.tell(sid, Response::StreamStateUpdate(proto::StreamStateUpdate { stream_states: vec![info] }));
+    }
+
     /// The owner says who may have its tracks. Those whose right changes are told.
     /// What goes beyond the bound is not permitted: entries only ever permit.
     pub(super) fn set_permission(&mut self, owner: &ParticipantSid, mut permission: proto::SubscriptionPermission) {

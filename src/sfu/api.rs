@@ -39,6 +39,8 @@ pub struct PendingTrack {
     pub codec: String,
     /// It is another encoding of a track that is live, in a codec for those who do not take its first.
     pub backup: bool,
+    /// It shows a screen, which matters more than faces.
+    pub screen: bool,
 }
 
 /// How a participant is connected.
@@ -156,6 +158,12 @@ pub enum Command {
         track: TrackSid,
         view: View,
     },
+    /// Behaves as if the participant's network carried no more than this, bits per second; `None` ends that.
+    CapBandwidth {
+        room: RoomSid,
+        participant: ParticipantSid,
+        bps: Option<u64>,
+    },
     SendData {
         room: RoomSid,
         to: Vec<ParticipantSid>,
@@ -230,6 +238,7 @@ impl Command {
             | Self::Mute { room, .. }
             | Self::Subscribe { room, .. }
             | Self::View { room, .. }
+            | Self::CapBandwidth { room, .. }
             | Self::SendData { room, .. }
             | Self::PublishData { room, .. }
             | Self::ShareData { room, .. }
@@ -340,6 +349,11 @@ pub enum EventKind {
     /// This participant negotiated no codec by which it could receive the track.
     TrackUnsupported {
         track: TrackSid,
+    },
+    /// This participant's network does not carry the track, so nothing is sent of it; or it does again.
+    StreamState {
+        track: TrackSid,
+        paused: bool,
     },
     /// The tap with this id is closed though nobody asked for that: the participant has no such track, or the tap's
     /// reader is gone.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use str0m::format::PayloadParams;
 
-use super::dependency::Structure;
+use super::{allocator::Step, dependency::Structure, frames::Frame, rates::Rates, subscription::View};
 
 /// A stream without packets for this long has stopped; another may take over.
 const STALE_AFTER: Duration = Duration::from_millis(500);
@@ -26,6 +26,7 @@ pub struct Encoding {
     pub ssrc: u32,
     pub origin: Origin,
     pub structure: Structure,
+    rates: Rates,
     last_seen: Instant,
     flows: bool,
 }
@@ -55,7 +56,14 @@ impl Encodings {
                     self.list.swap_remove(oldest);
                 }
                 let structure = Structure::default();
-                self.list.push(Encoding { ssrc, origin: *origin, structure, last_seen: now, flows: true });
+                self.list.push(Encoding {
+                    ssrc,
+                    origin: *origin,
+                    structure,
+                    rates: Rates::default(),
+                    last_seen: now,
+                    flows: true,
+                });
                 self.list.len() - 1
             }
         };
@@ -67,6 +75,56 @@ impl Encodings {
         }
         self.version = self.version.wrapping_add(u32::from(changed));
         encoding
+    }
+
+    /// Counts a packet of a stream.
+    pub fn measure(&mut self, now: Instant, ssrc: u32, frame: &Frame, bytes: usize) {
+        if let Some(encoding) = self.list.iter_mut().find(|encoding| encoding.ssrc == ssrc) {
+            encoding.rates.add(now, frame.spatial, frame.temporal, bytes);
+        }
+    }
+
+    /// What the track takes in all, bits per second.
+    pub fn bps(&self) -> u64 {
+        let flowing = self.list.iter().filter(|encoding| encoding.flows);
+        flowing.map(|encoding| encoding.rates.up_to(usize::MAX - 1, usize::MAX - 1)).sum()
+    }
+
+    /// The ways in which a receiver could get the track within its view, cheapest first; those whose rate is not known yet
+    /// are left out. Fewer pictures a second come before none, and before them the next better layer.
+    pub fn steps(&self, view: View, takes: impl Fn(&PayloadParams) -> bool) -> Vec<Step> {
+        let of_kind = |backup: bool| {
+            let fits = self.list.iter().filter(|it| it.flows && it.origin.backup == backup && takes(&it.origin.params));
+            let mut fits: Vec<_> = fits.collect();
+            fits.sort_by_key(|encoding| encoding.origin.rank);
+            fits
+        };
+        let mut streams = of_kind(false);
+        if streams.is_empty() {
+            streams = of_kind(true);
+        }
+        let Some(lowest) = streams.first() else { return Vec::new() };
+        let (most, top) = (usize::MAX - 1, u8::MAX);
+        let base = if streams.len() == 1 { 0 } else { usize::from(lowest.origin.rank) };
+        let temporal = lowest.rates.temporal_max().min(usize::from(view.temporal));
+        let spatial = if streams.len() == 1 { lowest.rates.spatial_max().min(usize::from(view.layer)) } else { 0 };
+        let mut steps: Vec<Step> = (0..=temporal)
+            .map(|at| Step {
+                layer: base as u8,
+                temporal: if at == temporal { top } else { at as u8 },
+                bps: lowest.rates.up_to(if streams.len() == 1 { 0 } else { most }, at),
+            })
+            .collect();
+        let higher = (1..=spatial).map(|at| Step { layer: at as u8, temporal: top, bps: lowest.rates.up_to(at, most) });
+        steps.extend(higher);
+        let simulcast = streams.iter().skip(1).filter(|encoding| encoding.origin.rank <= view.layer);
+        steps.extend(simulcast.map(|encoding| Step {
+            layer: encoding.origin.rank,
+            temporal: top,
+            bps: encoding.rates.up_to(most, most),
+        }));
+        steps.retain(|step| step.bps > 0);
+        steps
     }
 
     pub fn version(&self) -> u32 {

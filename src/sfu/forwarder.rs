@@ -60,7 +60,7 @@ pub fn forward(
     let kind = *kind;
     let mut outcome = Outcome::default();
     for subscription in subscriptions {
-        if subscription.view.paused {
+        if subscription.is_paused() {
             stats.dropped_paused += 1;
             continue;
         }

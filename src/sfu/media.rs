@@ -75,6 +75,7 @@ impl Room {
     pub(super) fn pass(&mut self, now: Instant, key: TrackKey, origin: Origin, packet: &MediaPacket, cx: &mut Context) {
         self.carry(key, &origin, packet, cx);
         let Some(track) = self.tracks.get_mut(key) else { return };
+        track.encodings.measure(now, packet.source, &packet.frame, packet.payload.len());
         if track.kind == MediaKind::Video {
             let codec = origin.params.spec().codec;
             if packet.frame.keyframe {
@@ -208,6 +209,7 @@ impl Room {
         }
         let mut track = Track::new(pending.track.clone(), owner, pending.kind);
         track.muted = muted;
+        track.screen = pending.screen;
         let key = self.add_track(now, track, cx);
         if let Some(participant) = self.participants.get_mut(owner) {
             participant.negotiation.bind(&mid, key, false);

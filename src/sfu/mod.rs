@@ -5,7 +5,9 @@
 //! once (it sends what they queued), then [`Sfu::poll_transmit`], [`Sfu::poll_event`] and [`Sfu::poll_relay`] until they
 //! are empty, then sleep until [`Sfu::poll_timeout`]. Time never goes back.
 
+mod allocator;
 mod api;
+mod bandwidth;
 mod clock;
 mod data_packet;
 mod data_tracks;
@@ -25,6 +27,7 @@ mod negotiation;
 mod offers;
 mod participant;
 mod path;
+mod rates;
 mod room;
 mod sdp;
 mod signalling;
@@ -131,6 +134,12 @@ impl Sfu {
                 notices: Vec::new(),
             },
         }
+    }
+
+    /// Whether what is sent follows what each receiver's network carries; it does unless told otherwise. For transports
+    /// from now on.
+    pub fn set_congestion_control(&mut self, on: bool) {
+        self.cx.transports.congestion_control = on;
     }
 
     /// Does what the control plane asks. What names a room or a participant that is gone is ignored: the two sides
@@ -298,6 +307,7 @@ fn handle_room_command(now: Instant, room: &mut Room, command: Command, cx: &mut
             room.subscribe(now, &subscriber, &track, subscribed, cx);
         }
         Command::View { subscriber, track, view, .. } => room.set_view(now, &subscriber, &track, view, cx),
+        Command::CapBandwidth { participant, bps, .. } => room.cap_bandwidth(now, &participant, bps, cx),
         Command::SendData { to, channel, payload, .. } => room.send_data(now, &to, channel, &payload, cx),
         Command::PublishData { participant, track, handle, .. } => room.publish_data(&participant, track, handle),
         Command::ShareData { track, worker, shared, .. } => room.share_data(&track, worker, shared),

@@ -11,6 +11,7 @@ use str0m::{
 use super::{
     MediaKind,
     api::Connections,
+    bandwidth::Bandwidth,
     clock::SenderClock,
     encodings::Origin,
     negotiation::Negotiation,
@@ -68,6 +69,7 @@ pub struct Participant {
     silent: bool,
     pub armed: Armed,
     pub budget: Budget,
+    pub bandwidth: Bandwidth,
     routes: Vec<Route>,
     /// How far streams got whose section waits for another track, where sections stay open.
     retired: Vec<Subscription>,
@@ -109,6 +111,7 @@ impl Participant {
             silent: false,
             armed: Armed::default(),
             budget: Budget::new(now),
+            bandwidth: Bandwidth::default(),
             routes: Vec::new(),
             retired: Vec::new(),
         }
@@ -251,7 +254,7 @@ impl Participant {
         let main = self.main.as_ref().and_then(Transport::deadline);
         let down = self.down.as_ref().and_then(|down| down.transport.deadline());
         let offer = self.down.as_ref().and_then(|down| down.offers.poll_timeout());
-        [main, down, offer, self.negotiation.poll_timeout()].into_iter().flatten().min()
+        [main, down, offer, self.negotiation.poll_timeout(), self.bandwidth.poll_timeout()].into_iter().flatten().min()
     }
 }
 

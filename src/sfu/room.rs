@@ -220,6 +220,7 @@ impl Room {
             self.go_live(now, key, published, cx);
         }
         self.make_offer(now, key, cx);
+        self.allocate_if_due(now, key, cx);
         for leg in due.into_iter().flatten() {
             self.drive(now, key, leg, cx, |transport, sink| transport.flush(now, sink));
         }
@@ -285,6 +286,8 @@ impl Room {
                         self.subscriber_needs_keyframe(now, track, key, cx);
                     }
                 }
+                Notice::Sent(bytes, loss) => self.losses_counted(now, key, bytes, loss, cx),
+                Notice::Bandwidth(bps) => self.bandwidth_changed(now, key, bps, cx),
                 Notice::Closed(reason) => self.close_transport(key, reason, cx),
             }
         }

@@ -68,6 +68,10 @@ impl<K: Copy + Eq> ActiveSpeakers<K> {
         self.entries.retain(|entry| entry.speaker != speaker);
     }
 
+    pub fn is_active(&self, speaker: K) -> bool {
+        self.entries.iter().any(|entry| entry.speaker == speaker && entry.active)
+    }
+
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.next
     }

@@ -37,6 +37,11 @@ impl Default for View {
     }
 }
 
+/// How much of a track the receiver's network carries; `None`: nothing.
+pub type Limit = Option<(u8, u8)>;
+
+const UNLIMITED: Limit = Some((u8::MAX, u8::MAX));
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -52,7 +57,9 @@ pub enum Verdict {
 pub struct Subscription {
     pub subscriber: ParticipantKey,
     pub outlet: Outlet,
-    pub view: View,
+    view: View,
+    limit: Limit,
+    cut: bool,
     pub pt: Pt,
     /// The stream that it gets, and whether that can be decoded: video not before a keyframe.
     source: Option<u32>,
@@ -73,6 +80,8 @@ impl Subscription {
             subscriber,
             outlet,
             view,
+            limit: UNLIMITED,
+            cut: false,
             pt: Pt::from(0),
             source: None,
             live: false,
@@ -94,7 +103,7 @@ impl Subscription {
 
     /// The stream carries another track from here on.
     pub fn hand_over(&mut self, view: View) {
-        self.view = view;
+        (self.view, self.limit) = (view, UNLIMITED);
         (self.source, self.live, self.best_of, self.told_unsupported) = (None, false, None, false);
         self.rtp.switch();
         self.vp8.switch();
@@ -103,12 +112,47 @@ impl Subscription {
 
     /// Returns whether it goes on after a pause.
     pub fn set_view(&mut self, view: View) -> bool {
-        let before = std::mem::replace(&mut self.view, view);
+        let was_paused = self.is_paused();
+        self.view = view;
+        self.changed(was_paused)
+    }
+
+    /// The same for what the network carries. `cut`: what is sent now is so much too much that a short freeze is better
+    /// than to go on until the keyframe of a lower layer comes.
+    pub fn set_limit(&mut self, limit: Limit, cut: bool) -> bool {
+        let was_paused = self.is_paused();
+        self.limit = limit;
+        self.cut = cut;
+        self.changed(was_paused)
+    }
+
+    fn changed(&mut self, was_paused: bool) -> bool {
         self.best_of = None;
-        if before.paused != view.paused {
+        let is_paused = self.is_paused();
+        if was_paused != is_paused {
             self.interrupt();
         }
-        before.paused && !view.paused
+        was_paused && !is_paused
+    }
+
+    /// What the client asked for.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// Nothing is sent: the client does not look, or its network carries nothing.
+    pub fn is_paused(&self) -> bool {
+        self.view.paused || self.limit.is_none()
+    }
+
+    /// What it gets: what was asked for, as far as the network carries it.
+    fn target(&self) -> View {
+        let (layer, temporal) = self.limit.unwrap_or_default();
+        View { paused: self.is_paused(), layer: self.view.layer.min(layer), temporal: self.view.temporal.min(temporal) }
     }
 
     /// The stream whose keyframe the receiver needs.
@@ -137,12 +181,16 @@ impl Subscription {
         packet: &MediaPacket,
         takes: impl Fn(&PayloadParams) -> Option<Pt>,
     ) -> Verdict {
+        let target = self.target();
         if self.best_of != Some(encodings.version()) {
-            self.best = encodings.best(self.view.layer, |params| takes(params).is_some());
+            self.best = encodings.best(target.layer, |params| takes(params).is_some());
             self.best_of = Some(encodings.version());
+            if std::mem::take(&mut self.cut) && self.best != self.source {
+                self.interrupt();
+            }
         }
         if self.live && self.source == Some(packet.source) {
-            return self.filter.handle(&packet.frame, packet.marker, self.view);
+            return self.filter.handle(&packet.frame, packet.marker, target);
         }
         if self.best != Some(packet.source) {
             return Verdict::Drop;
@@ -159,7 +207,7 @@ impl Subscription {
             self.frames.switch();
         }
         (self.pt, self.source, self.live) = (pt, Some(packet.source), true);
-        self.filter.handle(&packet.frame, packet.marker, self.view)
+        self.filter.handle(&packet.frame, packet.marker, target)
     }
 
     /// A packet of the stream that it gets is left out.

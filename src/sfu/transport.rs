@@ -16,7 +16,8 @@ use std::{
 
 use bytes::Bytes;
 use str0m::{
-    Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig,
+    Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc, RtcConfig,
+    bwe::{Bitrate, BweKind},
     change::{SdpAnswer, SdpOffer, SdpPendingOffer},
     channel::{ChannelConfig, ChannelId, Reliability},
     config::DtlsCert,
@@ -48,16 +49,23 @@ const RTX_CACHE_PACKETS: usize = 512;
 const RTX_CACHE_AGE: Duration = Duration::from_secs(1);
 /// Retransmissions may take this share of a stream's bytes before str0m gives them up.
 const RTX_SHARE_MAX: Option<f32> = Some(0.3);
-/// How often NACK counters are read; only metrics hang on it.
-const STATS_INTERVAL: Duration = Duration::from_secs(2);
+/// How often losses towards the receiver and NACK counters are read.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Sender reports: the first ones decide how soon a receiver can align sound and picture.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a receiver's network is taken to carry before anything is known: a good picture and the voices. Probes find more
+/// within a second.
+const INITIAL_KBPS: u64 = 2_500;
+/// Packets that the pacer may let go at one time. A guard: it is far more than a tick's worth.
+const PACED_AT_ONCE_MAX: usize = 4_096;
 
 /// What all transports of a process share.
 #[derive(Clone)]
 pub struct TransportConfig {
     rtc: RtcConfig,
     candidates: Arc<[Candidate]>,
+    pub congestion_control: bool,
 }
 
 /// The DTLS certificate of the process: made once, since a key per peer costs milliseconds.
@@ -106,7 +114,7 @@ impl TransportConfig {
             debug_assert!(candidate.is_ok(), "the worker checks its addresses");
             candidate.ok()
         });
-        Self { rtc, candidates: candidates.collect() }
+        Self { rtc, candidates: candidates.collect(), congestion_control: true }
     }
 }
 
@@ -124,6 +132,10 @@ pub enum Notice {
     Data(DataChannel, Bytes),
     /// A packet of a data track.
     TrackData(Bytes),
+    /// What was sent in all, bytes of payload, and how much of the last second's was lost, 0 to 1.
+    Sent(u64, f32),
+    /// What the network towards the receiver carries, bits per second; `None`: it does not tell.
+    Bandwidth(Option<u64>),
     /// The receiver asks for a keyframe of what this section carries.
     KeyframeRequest(Mid),
     /// It is over; nothing comes after this.
@@ -191,7 +203,9 @@ pub struct Transport {
 
 impl Transport {
     pub fn new(now: Instant, config: &TransportConfig) -> Self {
-        let mut rtc = config.rtc.clone().build(now);
+        let rtc = config.rtc.clone();
+        let initial = config.congestion_control.then_some(Bitrate::kbps(INITIAL_KBPS));
+        let mut rtc = rtc.enable_bwe(initial).build(now);
         for candidate in config.candidates.iter() {
             rtc.add_local_candidate(candidate.clone());
         }
@@ -413,6 +427,16 @@ impl Transport {
         Some((stream.mid(), stream.rid()))
     }
 
+    /// What the receiver is to get, and what it would get if its network carried it: the estimate is kept up with padding
+    /// towards the first, and looks for the second.
+    pub fn aim(&mut self, minimum_bps: u64, desired_bps: u64, sink: &mut Sink<'_>) {
+        let aimed = self.drive(sink, |rtc| {
+            rtc.bwe().set_bitrate(Bitrate::bps(minimum_bps), Bitrate::bps(desired_bps));
+            Ok(())
+        });
+        debug_assert!(aimed.is_ok(), "aiming cannot fail");
+    }
+
     /// Asks the sender of this stream for a keyframe.
     pub fn request_keyframe(&mut self, ssrc: Ssrc, sink: &mut Sink<'_>) {
         let asked = self.drive(sink, |rtc| {
@@ -495,8 +519,20 @@ impl Transport {
         change: impl FnOnce(&mut Rtc) -> Result<T, str0m::RtcError>,
     ) -> Result<T, str0m::RtcError> {
         let changed = change(&mut self.rtc);
+        let mut paced = 0;
         while !self.closed {
             match self.rtc.poll_output() {
+                // The pacer lets packets go one by one, each with a deadline that has come.
+                Ok(Output::Timeout(at))
+                    if at <= self.now
+                        && matches!(self.rtc.last_timeout_reason(), Reason::Pacer(_))
+                        && paced < PACED_AT_ONCE_MAX =>
+                {
+                    paced += 1;
+                    if let Err(error) = self.rtc.handle_input(Input::Timeout(self.now)) {
+                        self.close(error.to_string(), sink);
+                    }
+                }
                 Ok(Output::Timeout(at)) => {
                     self.deadline = at;
                     break;
@@ -594,6 +630,17 @@ impl Transport {
             Event::KeyframeRequest(request) => {
                 sink.stats.keyframe_requests_in += 1;
                 sink.notices.push(Notice::KeyframeRequest(request.mid));
+            }
+            Event::EgressBitrateEstimate(BweKind::Twcc { estimate, can_probe }) => {
+                sink.notices.push(Notice::Bandwidth(can_probe.then_some(estimate.as_u64())));
+            }
+            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) => {
+                sink.notices.push(Notice::Bandwidth(Some(estimate.as_u64())));
+            }
+            Event::PeerStats(stats) => {
+                if let Some(loss) = stats.egress_loss_fraction {
+                    sink.notices.push(Notice::Sent(stats.bytes_tx, loss));
+                }
             }
             Event::MediaEgressStats(stats) => {
                 sink.stats.nacks_in += self.more_nacks(stats.mid, stats.rid, true, stats.nacks);

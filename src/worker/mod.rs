@@ -79,6 +79,9 @@ pub struct Config {
     /// IP addresses that clients are told to send media to. Empty means all of this machine's own. Behind address
     /// translation (cloud, container) set the public one; where there are several, each with the local one behind it.
     pub advertise_ips: Vec<AdvertisedIp>,
+    /// Whether video follows what each receiver's network carries. Off: all gets all, which costs less and suits networks
+    /// that are never full.
+    pub congestion_control: bool,
 }
 
 impl Default for Config {
@@ -90,6 +93,7 @@ impl Default for Config {
             tcp_on_http_port: true,
             tcp_advertise_ports: Vec::new(),
             advertise_ips: Vec::new(),
+            congestion_control: true,
         }
     }
 }
@@ -214,6 +218,8 @@ impl MediaWorker {
         let (command_tx, commands) = mpsc::channel(COMMANDS_MAX);
         let (event_tx, event_rx) = mpsc::channel(EVENTS_MAX);
         let handle = WorkerHandle::new(command_tx, waker, addresses.udp());
+        let mut sfu = Sfu::with_tcp(certificate.clone(), addresses.udp(), addresses.tcp());
+        sfu.set_congestion_control(config.congestion_control);
         let worker = Self {
             index,
             poll,
@@ -223,7 +229,7 @@ impl MediaWorker {
             newcomers,
             ice_tcp,
             lanes,
-            sfu: Sfu::with_tcp(certificate.clone(), addresses.udp(), addresses.tcp()),
+            sfu,
             addresses,
             commands,
             more: false,

@@ -31,7 +31,7 @@ use viva::{
 };
 
 #[allow(unused_imports, reason = "each test file uses its part")]
-pub use wire::{DEPENDENCY_URI, Dependency, Received, Spent, vp8};
+pub use wire::{DEPENDENCY_URI, Dependency, Link, Received, Spent, vp8};
 use wire::{InFlight, To};
 
 pub const SFU_ADDRESS: &str = "192.0.2.1:7882";
@@ -96,6 +96,8 @@ pub struct Sim {
     pub jitter: Duration,
     /// Datagrams that arrive within this are handed in together.
     pub batch: Duration,
+    /// What the network towards a client carries, bits per second; what waits longer than [`QUEUE`] is dropped.
+    pub links: HashMap<usize, Link>,
     pub negotiations: usize,
     /// Nothing of this protocol gets through.
     pub blocked: Option<Protocol>,
@@ -144,6 +146,7 @@ impl Sim {
             delay: Duration::from_millis(5),
             jitter: Duration::ZERO,
             batch: Duration::ZERO,
+            links: HashMap::new(),
             negotiations: 0,
             blocked: None,
             delivered: [0; 2],
@@ -248,6 +251,7 @@ impl Sim {
             cids: vec![cid.to_owned()],
             codec: String::new(),
             backup: false,
+            screen: false,
         };
         let participant = self.clients[client].sid.clone();
         self.command(Command::Publish { room: self.room.clone(), participant, track });
@@ -467,6 +471,13 @@ impl Sim {
         let jitter = self.jitter.as_micros() as u64;
         let jitter = if jitter > 0 { self.rng.random_range(0..jitter) } else { 0 };
         let at = self.now + self.delay + Duration::from_micros(jitter);
+        let at = match (&to, self.links.get_mut(&client_index(&to))) {
+            (To::Client(_), Some(link)) => match link.pass(self.now, bytes.len()) {
+                Some(free) => at + (free - self.now),
+                None => return,
+            },
+            _ => at,
+        };
         self.order += 1;
         self.wire.push(Reverse(InFlight { at, order: self.order, path, to, bytes }));
     }
@@ -567,6 +578,13 @@ impl Sim {
 
     pub fn count(&self, kind: impl Fn(&EventKind) -> bool) -> usize {
         self.events.iter().filter(|event| kind(&event.kind)).count()
+    }
+}
+
+fn client_index(to: &To) -> usize {
+    match to {
+        To::Client(index) => *index,
+        To::Sfu => usize::MAX,
     }
 }
 

@@ -64,6 +64,36 @@ pub struct Spent {
     pub datagrams: usize,
 }
 
+/// How long a datagram waits for a slow link before it is dropped.
+const QUEUE: Duration = Duration::from_millis(200);
+
+/// A slow link: one datagram after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    pub bps: u64,
+    free: Instant,
+    pub dropped: usize,
+    pub bytes: usize,
+}
+
+impl Link {
+    pub fn new(now: Instant, bps: u64) -> Self {
+        Self { bps, free: now, dropped: 0, bytes: 0 }
+    }
+
+    /// When a datagram is through; `None` where it is dropped.
+    pub fn pass(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
+        let start = self.free.max(now);
+        if start - now > QUEUE {
+            self.dropped += 1;
+            return None;
+        }
+        self.bytes += bytes;
+        self.free = start + Duration::from_micros(bytes as u64 * 8_000_000 / self.bps);
+        Some(self.free)
+    }
+}
+
 pub(super) enum To {
     Sfu,
     Client(usize),

@@ -49,6 +49,7 @@ fn pending(sid: &str, kind: MediaKind, cid: &str) -> PendingTrack {
         cids: vec![String::new(), cid.to_owned()],
         codec: String::new(),
         backup: false,
+        screen: false,
     }
 }
 

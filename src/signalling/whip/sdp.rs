@@ -128,7 +128,9 @@ fn check(section: &[&str], kind: Kind, way: Way) -> Result<(), Refusal> {
             Err(Refusal::Unsupported("the audio section offers `opus/48000`: it must say `opus/48000/2` (RFC 7587)"))
         }
         Kind::Audio => Err(Refusal::Unsupported("the audio section offers no Opus, which is what is taken")),
-        Kind::Video => Err(Refusal::Unsupported("the video section offers none of VP8, H264, VP9 and AV1, which are what is taken")),
+        Kind::Video => Err(Refusal::Unsupported(
+            "the video section offers none of VP8, H264, VP9 and AV1, which are what is taken",
+        )),
     }
 }
 

@@ -16,7 +16,8 @@ const [WIDTH, HEIGHT] = [960, 540];
 async function enter({ url, token }) {
   const { Room, RoomEvent } = window.LivekitClient;
   const room = new Room({ dynacast: true, adaptiveStream: false });
-  window.seen = { room };
+  window.seen = { room, states: [] };
+  room.on(RoomEvent.TrackStreamStateChanged, (_, state) => window.seen.states.push(state));
   room.on(RoomEvent.TrackSubscribed, (track) => {
     const element = track.attach();
     element.muted = true;
@@ -130,6 +131,22 @@ describe('layers', () => {
       await until('it to be gone', async () => !(await pages.ben.evaluate(watched)));
     });
   }
+
+  step('where the network carries little, the picture gets small, and none before sound suffers', async () => {
+    await pages.ada.evaluate(publish, { codec: 'vp8', width: WIDTH, height: HEIGHT });
+    await sees('the large picture', (now) => now.frameWidth === WIDTH);
+    const slow = (bps) => pages.ben.evaluate((bps) => window.seen.room.simulateScenario('subscriber-bandwidth', bps), bps);
+    const states = () => pages.ben.evaluate(() => window.seen.states);
+    await slow(200_000);
+    await sees('a small one', (now) => now.frameWidth < WIDTH);
+    await slow(20_000);
+    await until('ben to be told that nothing comes', async () => (await states()).at(-1) === 'paused');
+    await slow(0);
+    await until('ben to be told that it comes again', async () => (await states()).at(-1) === 'active');
+    await sees('the large picture again', (now) => now.frameWidth === WIDTH);
+    await pages.ada.evaluate(unpublish);
+    await until('it to be gone', async () => !(await pages.ben.evaluate(watched)));
+  });
 
   step('what nobody looks at is not sent, and is when somebody looks', async () => {
     await pages.ada.evaluate(publish, { codec: 'vp8', width: WIDTH, height: HEIGHT });
