@@ -268,6 +268,7 @@ impl Command {
             | Self::PublishData { participant, .. }
             | Self::ShareData { participant, .. }
             | Self::UnpublishData { participant, .. }
+            | Self::CapBandwidth { participant, .. }
             | Self::OpenTap { participant, .. } => Some(participant),
             Self::Subscribe { subscriber, .. }
             | Self::View { subscriber, .. }

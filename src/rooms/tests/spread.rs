@@ -40,7 +40,14 @@ impl Told {
 
     fn publish(&mut self, who: &str, track: &str) -> Vec<String> {
         let (codec, backup) = (String::new(), false);
-        let track = PendingTrack { track: track.into(), kind: MediaKind::Video, cids: Vec::new(), codec, backup };
+        let track = PendingTrack {
+            track: track.into(),
+            kind: MediaKind::Video,
+            cids: Vec::new(),
+            codec,
+            backup,
+            screen: false,
+        };
         self.tell(Command::Publish { room: room(), participant: who.into(), track })
     }
 
