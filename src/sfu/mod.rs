@@ -15,6 +15,7 @@ mod demux;
 mod dependency;
 mod downlinks;
 mod encodings;
+mod formats;
 mod forwarder;
 mod frames;
 pub(crate) mod fuzzing;

@@ -31,6 +31,7 @@ use super::{
     DataChannel, MediaKind, SfuStats,
     demux::{binding_request, is_answer_to},
     dependency,
+    formats::Formats,
     offers::OfferPlan,
     path::{Path, Protocol, Selected},
     silence::Silence,
@@ -57,6 +58,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// What a receiver's network is taken to carry before anything is known: a good picture and the voices. Probes find more
 /// within a second.
 const INITIAL_KBPS: u64 = 2_500;
+/// How far ahead of its time a paced packet may leave: the grain of our timers.
+const PACED_AHEAD: Duration = Duration::from_millis(1);
 /// Packets that the pacer may let go at one time. A guard: it is far more than a tick's worth.
 const PACED_AT_ONCE_MAX: usize = 4_096;
 
@@ -195,8 +198,9 @@ pub struct Transport {
     /// The user name by which the demultiplexer finds it.
     pub routed_ufrag: String,
     channels: Channels,
-    /// Payload types that carry retransmissions, to count them.
-    rtx: Option<u8>,
+    formats: Formats,
+    /// Payload types that carry retransmissions, to count them: a bit for each.
+    rtx: u128,
     /// Totals already counted of str0m's per-stream NACK counters.
     nacks: HashMap<(Mid, Option<Rid>, bool), u64>,
 }
@@ -224,7 +228,8 @@ impl Transport {
             pending: None,
             routed_ufrag: String::new(),
             channels: Channels::default(),
-            rtx: None,
+            formats: Formats::default(),
+            rtx: 0,
             nacks: HashMap::new(),
         }
     }
@@ -260,7 +265,7 @@ impl Transport {
             sink.stats.dropped_malformed += 1;
             return;
         };
-        if self.rtx.is_some() && rtp_payload_type(datagram) == self.rtx {
+        if self.is_retransmission(datagram) {
             sink.stats.retransmitted_in += 1;
         }
         let check = binding_request(datagram);
@@ -313,10 +318,12 @@ impl Transport {
     /// Takes a client's offer and gives the answer, as str0m writes it.
     pub fn accept_offer(&mut self, sdp: &str, sink: &mut Sink<'_>) -> Result<String, OfferError> {
         let offer = SdpOffer::from_sdp_string(sdp).map_err(|_| OfferError("the offer is malformed"))?;
+        if !self.formats.learn(sdp) {
+            return Err(OfferError("a payload type means two things, or is none"));
+        }
         let answer = self.drive(sink, |rtc| rtc.sdp_api().accept_offer(offer));
         let answer = answer.map_err(|_| OfferError("the offer cannot be answered"))?;
-        let resend = |rtc: &Rtc| rtc.codec_config().params().iter().find_map(|params| params.resend());
-        self.rtx = resend(&self.rtc).map(|pt| *pt);
+        self.note_retransmissions();
         Ok(answer.to_sdp_string())
     }
 
@@ -363,12 +370,23 @@ impl Transport {
     /// Takes the client's answer to the last offer.
     pub fn accept_answer(&mut self, sdp: &str, sink: &mut Sink<'_>) -> Result<(), OfferError> {
         let answer = SdpAnswer::from_sdp_string(sdp).map_err(|_| OfferError("the answer is no SDP"))?;
+        if !self.formats.learn(sdp) {
+            return Err(OfferError("a payload type means two things, or is none"));
+        }
         let pending = self.pending.take().ok_or(OfferError("there is no offer"))?;
         let accepted = self.drive(sink, |rtc| rtc.sdp_api().accept_answer(pending, answer));
         accepted.map_err(|_| OfferError("the answer does not fit the offer"))?;
-        let resend = |rtc: &Rtc| rtc.codec_config().params().iter().find_map(|params| params.resend());
-        self.rtx = resend(&self.rtc).map(|pt| *pt);
+        self.note_retransmissions();
         Ok(())
+    }
+
+    fn note_retransmissions(&mut self) {
+        let params = self.rtc.codec_config().params();
+        self.rtx = params.iter().filter_map(|params| params.resend()).fold(0, |set, pt| set | 1 << (*pt & 0x7f));
+    }
+
+    fn is_retransmission(&self, datagram: &[u8]) -> bool {
+        rtp_payload_type(datagram).is_some_and(|pt| self.rtx >> pt & 1 != 0)
     }
 
     pub fn is_connected(&self) -> bool {
@@ -522,14 +540,15 @@ impl Transport {
         let mut paced = 0;
         while !self.closed {
             match self.rtc.poll_output() {
-                // The pacer lets packets go one by one, each with a deadline that has come.
+                // The pacer lets packets go one by one, each with a deadline of its own, a microsecond apart at least. What
+                // is due within a tick leaves together.
                 Ok(Output::Timeout(at))
-                    if at <= self.now
+                    if at <= self.now + PACED_AHEAD
                         && matches!(self.rtc.last_timeout_reason(), Reason::Pacer(_))
                         && paced < PACED_AT_ONCE_MAX =>
                 {
                     paced += 1;
-                    if let Err(error) = self.rtc.handle_input(Input::Timeout(self.now)) {
+                    if let Err(error) = self.rtc.handle_input(Input::Timeout(at.max(self.now))) {
                         self.close(error.to_string(), sink);
                     }
                 }
@@ -550,7 +569,7 @@ impl Transport {
 
     fn pour(&mut self, transmit: str0m::net::Transmit, sink: &mut Sink<'_>) {
         let payload: Vec<u8> = transmit.contents.into();
-        if self.rtx.is_some() && rtp_payload_type(&payload) == self.rtx {
+        if self.is_retransmission(&payload) {
             sink.stats.retransmitted_out += 1;
         }
         let protocol = if transmit.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
