@@ -64,12 +64,12 @@ fn section_formats(section: &str) -> Option<HashMap<u8, Meaning>> {
     }
     for line in section.lines() {
         let Some((pt, parameters)) = attribute(line, "a=fmtp:") else { continue };
-        let of = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("apt=")?.parse().ok());
-        if let Some(meaning) = formats.get_mut(&pt?)
-            && let Some(of) = of
-            && meaning.of.replace(of).is_some()
-        {
-            return None;
+        let Some(meaning) = formats.get_mut(&pt?) else { continue };
+        for of in parameters.split(';').filter_map(|parameter| parameter.trim().strip_prefix("apt=")) {
+            // One that is no number counts, too: whatever it is taken for, it is not what another one says.
+            if meaning.of.replace(of.trim().parse().unwrap_or(u8::MAX)).is_some() {
+                return None;
+            }
         }
     }
     let head = section.lines().next().unwrap_or_default();
@@ -96,6 +96,7 @@ mod tests {
         assert!(!formats.learn(&format!("{VIDEO}{}", VIDEO[4..].replace("VP8", "VP9"))), "in another section");
         assert!(!formats.learn(&VIDEO.replace("apt=96", "apt=98")));
         assert!(!formats.learn(&format!("{VIDEO}a=fmtp:97 apt=98\r\n")), "retransmissions of two");
+        assert!(!formats.learn(&VIDEO.replace("apt=96", "apt=96;apt=98")), "in one line");
         assert!(!formats.learn(&format!("{VIDEO}a=rtpmap:99 rtx/90000\r\na=fmtp:99 apt=96\r\n")), "two of one");
         assert!(!formats.learn(&VIDEO.replace("96", "200")), "eight bits");
         assert!(!Formats::default().learn("v=0\nm=audio 9 RTP/SAVPF x\r\n"));

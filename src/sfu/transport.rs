@@ -321,7 +321,7 @@ impl Transport {
         if !self.formats.learn(sdp) {
             return Err(OfferError("a payload type means two things, or is none"));
         }
-        let answer = self.drive(sink, |rtc| rtc.sdp_api().accept_offer(offer));
+        let answer = self.drive(sink, |rtc| guarded(rtc, |rtc| rtc.sdp_api().accept_offer(offer)));
         let answer = answer.map_err(|_| OfferError("the offer cannot be answered"))?;
         self.note_retransmissions();
         Ok(answer.to_sdp_string())
@@ -374,7 +374,7 @@ impl Transport {
             return Err(OfferError("a payload type means two things, or is none"));
         }
         let pending = self.pending.take().ok_or(OfferError("there is no offer"))?;
-        let accepted = self.drive(sink, |rtc| rtc.sdp_api().accept_answer(pending, answer));
+        let accepted = self.drive(sink, |rtc| guarded(rtc, |rtc| rtc.sdp_api().accept_answer(pending, answer)));
         accepted.map_err(|_| OfferError("the answer does not fit the offer"))?;
         self.note_retransmissions();
         Ok(())
@@ -685,6 +685,19 @@ impl Transport {
             sink.notices.push(Notice::Closed(reason));
         }
     }
+}
+
+/// str0m asserts what descriptions must be like; we check it before (`formats.rs`). What we missed must cost the client its
+/// connection and not the room.
+fn guarded<T>(
+    rtc: &mut Rtc,
+    negotiate: impl FnOnce(&mut Rtc) -> Result<T, str0m::RtcError>,
+) -> Result<T, str0m::RtcError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| negotiate(rtc))).unwrap_or_else(|_| {
+        // It is half changed.
+        rtc.disconnect();
+        Err(str0m::RtcError::RemoteSdp("it broke an assumption".to_owned()))
+    })
 }
 
 fn str0m_kind(kind: MediaKind) -> str0m::media::MediaKind {
