@@ -104,10 +104,10 @@ fn the_layer_follows_the_network_down_and_up_again() {
     call.run(4_000);
     let link = call.sim.links[&call.ben];
     let [low, middle, high] = call.layers();
-    assert!(low > 60 && middle == 0 && high == 0, "{low} {middle} {high}");
-    assert!(link.dropped <= 3, "{} dropped", link.dropped);
+    assert!(low > 60 && middle < 20 && high == 0, "{low} {middle} {high}");
+    assert!(link.dropped <= 20, "{} dropped", link.dropped);
     let kbps = (link.bytes - before) * 8 / 4_000;
-    assert!(kbps < 400, "{kbps} kbit/s");
+    assert!(kbps <= 400, "{kbps} kbit/s");
     // And back up within eight seconds.
     call.link(4_000);
     call.run(8_000);
@@ -128,12 +128,14 @@ fn sound_goes_on_where_no_picture_fits_and_that_is_told() {
     call.sim.clients[call.ben].received.clear();
     call.run(4_000);
     let heard = call.sim.received(call.ben, &call.mic).len();
-    assert!(heard >= 195, "{heard} of 200 packets of sound");
-    assert_eq!(call.layers(), [0; 3]);
-    assert_eq!(call.states(), [true]);
+    assert!(heard >= 190, "{heard} of 200 packets of sound");
+    // It may be tried again now and then.
+    let [low, middle, high] = call.layers();
+    assert!(low <= 40 && middle == 0 && high == 0, "{low} {middle} {high}");
+    assert_eq!(call.states().first(), Some(&true));
     call.link(4_000);
     call.run(10_000);
-    assert_eq!(call.states(), [true, false]);
+    assert_eq!(call.states().last(), Some(&false));
     call.layers();
     call.run(1_000);
     assert!(call.layers()[2] > 0, "the best layer is back");
@@ -159,4 +161,28 @@ fn a_receiver_may_be_made_to_behave_as_if_its_network_were_slow() {
     call.layers();
     call.run(1_000);
     assert!(call.layers()[2] > 0);
+}
+
+#[test]
+fn more_than_the_first_guess_is_found_where_the_network_carries_it() {
+    let mut call = Call::new(4);
+    // Four more cameras of the best layer: far above what is taken for granted at the start.
+    let extra: Vec<TrackSid> =
+        (0..4).map(|n| call.sim.publish(call.anna, MediaKind::Video, &format!("extra{n}"))).collect();
+    call.sim.run_ms(400);
+    for n in 0..400u32 {
+        for track in &extra {
+            for part in 0..6u8 {
+                let payload = vp8(n % 100 == 0, part == 0, n as u16, &[0; 1_000]);
+                call.sim.send(call.anna, track, n * 3_600, part == 5, &payload);
+            }
+        }
+        call.sim.run_ms(40);
+    }
+    let seen = call.sim.received(call.ben, &extra[3]);
+    let last = &seen[seen.len() - 6 * 25..];
+    assert!(last.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1));
+    let late = last.iter().map(|packet| packet.at).max().unwrap();
+    assert!(call.sim.now - late < std::time::Duration::from_millis(80), "nothing waits in the pacer");
+    assert!(call.states().iter().filter(|paused| **paused).count() == call.states().iter().filter(|it| !**it).count());
 }

@@ -80,6 +80,14 @@ impl Losses {
     }
 }
 
+/// What a receiver gets: sound in bits per second, its videos, and whether there are some of which nothing is known yet.
+#[derive(Default)]
+struct Received {
+    sound: u64,
+    videos: Vec<Video>,
+    unknown: bool,
+}
+
 /// A video that the receiver gets.
 struct Video {
     key: TrackKey,
@@ -128,14 +136,15 @@ impl Room {
         }
         participant.bandwidth.last = Some(now);
         let bps = participant.bandwidth.bps();
-        let (sound, videos) = self.received(key);
-        if videos.is_empty() {
-            return;
-        }
+        let Received { sound, videos, unknown } = self.received(key);
         if bps.is_some()
+            && (unknown || !videos.is_empty())
             && let Some(participant) = self.participants.get_mut(key)
         {
             participant.bandwidth.due = Some(now + INTERVAL);
+        }
+        if videos.is_empty() {
+            return;
         }
         let wanted: u64 = videos.iter().filter_map(|it| it.claim.steps.last()).map(|step| step.bps).sum();
         let claims: Vec<Claim> = videos.iter().map(|video| video.claim.clone()).collect();
@@ -159,14 +168,22 @@ impl Room {
         }
     }
 
-    /// What a receiver gets: sound in bits per second, and its videos.
-    fn received(&mut self, key: ParticipantKey) -> (u64, Vec<Video>) {
-        let (mut sound, mut videos) = (0, Vec::new());
-        let Some(participant) = self.participants.get(key) else { return (0, videos) };
+    /// A receiver gets a video from now on.
+    pub(super) fn video_attached(&mut self, now: Instant, key: ParticipantKey, cx: &mut Context) {
+        if let Some(participant) = self.participants.get_mut(key) {
+            participant.bandwidth.handle_change(now);
+            self.rearm(now, key, cx);
+        }
+    }
+
+    fn received(&mut self, key: ParticipantKey) -> Received {
+        let mut received = Received::default();
+        let Received { sound, videos, unknown } = &mut received;
+        let Some(participant) = self.participants.get(key) else { return received };
         for (track_key, track) in self.tracks.iter() {
             let Some(subscription) = track.subscriptions.iter().find(|it| it.subscriber == key) else { continue };
             if track.kind == MediaKind::Audio {
-                sound += track.encodings.bps();
+                *sound += track.encodings.bps();
                 continue;
             }
             let view = subscription.view();
@@ -177,6 +194,7 @@ impl Room {
                 track.encodings.steps(view, |params| participant.takes(subscription.outlet.mid, params).is_some());
             // Nothing is known of it yet: let it come.
             if steps.is_empty() {
+                *unknown = true;
                 continue;
             }
             let priority = match (track.screen, self.speakers.is_active(track.owner)) {
@@ -189,7 +207,7 @@ impl Room {
             });
             videos.push(Video { key: track_key, claim: Claim { priority, steps, current } });
         }
-        (sound, videos)
+        received
     }
 
     fn limit(

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use str0m::media::Mid;
 
 use super::{
-    Context, DataChannel, EventKind, PendingTrack,
+    Context, DataChannel, EventKind, MediaKind, PendingTrack,
     negotiation::{OfferOutcome, SECTIONS_MAX},
     participant::{Leg, Participant, ParticipantKey},
     room::Room,
@@ -228,11 +228,14 @@ impl Room {
         };
         let first = track.subscriptions.is_empty();
         track.subscriptions.push(subscription);
-        let (owner, sid) = (track.owner, track.sid.clone());
+        let (owner, sid, kind) = (track.owner, track.sid.clone(), track.kind);
         if first {
             self.emit(owner, EventKind::TrackSubscribed { track: sid }, cx);
         }
         self.subscriber_needs_keyframe(now, track_key, key, cx);
+        if kind == MediaKind::Video {
+            self.video_attached(now, key, cx);
+        }
     }
 
     /// A receiver gets this track no more.
