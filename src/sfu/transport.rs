@@ -650,6 +650,14 @@ impl Transport {
                 sink.stats.keyframe_requests_in += 1;
                 sink.notices.push(Notice::KeyframeRequest(request.mid));
             }
+            Event::Closed => self.close("closed by the client".to_owned(), sink),
+            measured => self.handle_measured(&measured, sink),
+        }
+    }
+
+    /// What str0m found out about the network.
+    fn handle_measured(&mut self, event: &Event, sink: &mut Sink<'_>) {
+        match event {
             Event::EgressBitrateEstimate(BweKind::Twcc { estimate, can_probe }) => {
                 sink.notices.push(Notice::Bandwidth(can_probe.then_some(estimate.as_u64())));
             }
@@ -667,7 +675,6 @@ impl Transport {
             Event::MediaIngressStats(stats) => {
                 sink.stats.nacks_out += self.more_nacks(stats.mid, stats.rid, false, stats.nacks);
             }
-            Event::Closed => self.close("closed by the client".to_owned(), sink),
             _ => {}
         }
     }
