@@ -16,7 +16,7 @@ SERVE ?= --dev
 # dev-dependencies, and so compile most crates a second time.
 export VIVA_BIN := $(TARGET_DIR)/debug/viva
 
-.PHONY: help run setup setup-test web build test fmt lint unit loadtest-test web-test e2e interop bench loadtest fuzz clean
+.PHONY: help run setup setup-test web build test fmt lint unit loadtest-test web-test e2e interop bench loadtest nettest fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -51,9 +51,9 @@ unit: ## Run the Rust tests
 	@$(STEP) "Rust tests" cargo test --locked
 
 # --workspace, as `-p loadtest` would unify features anew, and so compile most crates a second time.
-loadtest-test: ## Test the load test with a small call
+loadtest-test: ## Test the load test with a small call, and the link with faults
 	@$(STEP) "Building the server (debug)" cargo test --locked --no-run
-	@$(STEP) "Load test, a small call" cargo test --locked --workspace --bin loadtest --test call
+	@$(STEP) "Load test, a small call" cargo test --locked --workspace --bin loadtest --bin faultlink --test call
 
 web-test: ## Check and test the web page's code
 	@if [ -f web/package.json ]; then \
@@ -76,6 +76,12 @@ bench: setup ## Run the benches
 loadtest: setup ## Load a release build with bots, and print the table of figures
 	@$(STEP) "Building server and bots (the first time takes some minutes)" cargo build --release --locked --workspace
 	@VIVA_BIN=$(TARGET_DIR)/release/viva $(TARGET_DIR)/release/loadtest table
+
+nettest: setup-test ## Measure calls in Chromium across a link with faults (needs root)
+	@scripts/web.sh
+	@$(STEP) "Building the server (debug)" cargo test --locked --no-run
+	@$(STEP) "Building the link with faults" cargo build --locked -p faultlink
+	@FAULTLINK_BIN=$(TARGET_DIR)/debug/faultlink npm --prefix tests/e2e run --silent nettest
 
 fuzz: ## Run libFuzzer on every parser, FUZZ_SECS each
 	@scripts/fuzz.sh $(or $(FUZZ_SECS),60)

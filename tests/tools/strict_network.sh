@@ -5,6 +5,8 @@
 #   strict_network.sh block NAME ... lets NAME-c reach these TCP ports and nothing else; none: everything but UDP
 #   strict_network.sh translate NAME gives NAME-s the address 203.0.113.3 too, which NAME-c reaches as 198.51.100.8 alone
 #   strict_network.sh only6 NAME     leaves NAME-c nothing but IPv6
+#   strict_network.sh far NAME DEV   makes NAME-f (198.51.100.2), which reaches NAME-s as 203.0.113.1 by this device alone;
+#                                    run it again when the device is there in both
 #   strict_network.sh down NAME      ends what runs in them and removes them
 #
 # The addresses look public: WebRTC clients take no media on ports 80 and 443 from private ones.
@@ -59,8 +61,19 @@ translate)
 only6)
 	ip -n "$name-c" address del 203.0.113.2/24 dev to-s
 	;;
+far)
+	device=$1
+	if ! [ -e "/run/netns/$name-f" ]; then
+		ip netns add "$name-f"
+		ip -n "$name-f" link set lo up
+		exit
+	fi
+	ip -n "$name-s" address add 203.0.113.1 peer 198.51.100.2 dev "$device"
+	ip -n "$name-f" address add 198.51.100.2 peer 203.0.113.1 dev "$device"
+	for side in s f; do ip -n "$name-$side" link set "$device" mtu 1500 txqueuelen 2000 up; done
+	;;
 down)
-	for side in s c; do
+	for side in s c f; do
 		for process in $(ip netns pids "$name-$side" 2>/dev/null); do kill -9 "$process" 2>/dev/null || true; done
 		ip netns delete "$name-$side" 2>/dev/null || true
 	done

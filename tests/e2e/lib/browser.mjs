@@ -42,10 +42,11 @@ function camera(colour) {
 }
 
 /**
- * Starts a browser. `speech`: the WAV that its microphone plays once from every opening on (silence if absent);
+ * Starts a browser. `speech`: the WAV that its microphone plays once from every opening on, or again and again (`loop`);
+ * silence if absent. `picture`: the raw video of its camera, if it is not of one colour.
  * `permission: false`: the person has refused camera and microphone. `program`: what starts the browser.
  */
-export async function launch({ speech, colour = COLOURS.ada, permission = true, program = CHROMIUM } = {}) {
+export async function launch({ speech, loop = false, colour = COLOURS.ada, picture, permission = true, program = CHROMIUM } = {}) {
   return chromium.launch({
     executablePath: program,
     headless: true,
@@ -54,8 +55,8 @@ export async function launch({ speech, colour = COLOURS.ada, permission = true, 
       '--disable-gpu',
       ...(permission ? ['--use-fake-ui-for-media-stream'] : ['--deny-permission-prompts']),
       `--use-fake-device-for-media-stream=fps=${SIZE.fps}`,
-      `--use-file-for-fake-audio-capture=${speech ?? silence()}%noloop`,
-      `--use-file-for-fake-video-capture=${camera(colour)}`,
+      `--use-file-for-fake-audio-capture=${speech ?? silence()}${loop ? '' : '%noloop'}`,
+      `--use-file-for-fake-video-capture=${picture ?? camera(colour)}`,
       '--autoplay-policy=no-user-gesture-required',
       '--allow-loopback-in-peer-connection',
       '--disable-features=WebRtcHideLocalIpsWithMdns',
