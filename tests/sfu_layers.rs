@@ -261,6 +261,7 @@ fn who_takes_only_the_second_codec_gets_that_and_the_others_keep_the_first() {
         track: camera.clone(),
         kind: VIDEO,
         cids: vec!["cid2".into()],
+        opus: Default::default(),
         codec: String::new(),
         backup: true,
         screen: false,

@@ -6,7 +6,7 @@ use proto::{AddTrackRequest, SimulcastCodecInfo, request_response::Reason, signa
 use super::room::Room;
 use crate::{
     id::{ParticipantSid, TrackSid},
-    sfu::{Command, MediaKind, PendingTrack},
+    sfu::{Command, MediaKind, OpusOptions, PendingTrack},
 };
 
 /// What we forward, best known first.
@@ -72,6 +72,7 @@ impl Room {
             kind,
             cids: vec![request.cid],
             codec: name(&mime_type).to_owned(),
+            opus: OpusOptions::default(),
             backup: true,
             screen: false,
         };

@@ -2,8 +2,8 @@
 
 use livekit_protocol as proto;
 use proto::{
-    AddTrackRequest, TrackInfo, TrackSource, TrackType, request_response::Reason, request_response::Request,
-    signal_response::Message as Response,
+    AddTrackRequest, AudioTrackFeature, TrackInfo, TrackSource, TrackType, request_response::Reason,
+    request_response::Request, signal_response::Message as Response,
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     id::{ParticipantSid, TrackSid},
-    sfu::{Command, MediaKind, PendingTrack},
+    sfu::{Command, MediaKind, OpusOptions, PendingTrack},
 };
 
 /// Announced tracks of one participant whose media has not come. LiveKit allows as many.
@@ -54,6 +54,7 @@ impl Room {
         // Whoever names no codec sends what its browser likes best.
         let named = kind == MediaKind::Video && !request.simulcast_codecs.is_empty();
         let screen = request.source == TrackSource::ScreenShare as i32;
+        let opus = opus_of(&request);
         let info = describe(&track, kind, request);
         let codec = if named { codecs::name(&info.mime_type).to_owned() } else { String::new() };
         let Some(p) = self.get_mut(sid) else { return };
@@ -69,7 +70,7 @@ impl Room {
             backup_wanted: false,
         });
         self.tell(sid, Response::TrackPublished(proto::TrackPublishedResponse { cid, track: Some(info) }));
-        let pending = PendingTrack { track: track.clone(), kind, cids, codec, backup: false, screen };
+        let pending = PendingTrack { track: track.clone(), kind, cids, codec, opus, backup: false, screen };
         self.media(Command::Publish { room: self.sid.clone(), participant: sid.clone(), track: pending });
         if muted {
             self.media(Command::Mute { room: self.sid.clone(), participant: sid.clone(), track, muted });
@@ -220,6 +221,18 @@ pub(super) fn refusal(p: &Participant, request: &AddTrackRequest) -> Option<Reas
         || pending >= PENDING_TRACKS_MAX
         || p.tracks.len() >= TRACKS_MAX;
     too_much.then_some(Reason::LimitExceeded)
+}
+
+/// How the client is to send sound. What it encrypts is not ours to put together anew: its receivers could not open it.
+#[allow(deprecated)] // older clients set these fields
+fn opus_of(request: &AddTrackRequest) -> OpusOptions {
+    let has = |feature: AudioTrackFeature| request.audio_features.contains(&(feature as i32));
+    let encrypted = request.encryption != proto::encryption::Type::None as i32;
+    OpusOptions {
+        red: !request.disable_red && !encrypted,
+        dtx: !request.disable_dtx && !has(AudioTrackFeature::TfNoDtx),
+        stereo: request.stereo || has(AudioTrackFeature::TfStereo),
+    }
 }
 
 /// What others will read of the track: what the client said, and what we decided.

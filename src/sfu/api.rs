@@ -37,10 +37,28 @@ pub struct PendingTrack {
     pub cids: Vec<String>,
     /// The codec that the client means to send, as RTP names it (`VP9`); empty where it did not say.
     pub codec: String,
+    pub opus: OpusOptions,
     /// It is another encoding of a track that is live, in a codec for those who do not take its first.
     pub backup: bool,
     /// It shows a screen, which matters more than faces.
     pub screen: bool,
+}
+
+/// How a publisher is asked to send Opus (RFC 7587).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpusOptions {
+    /// With redundancy (RFC 2198), and receivers may get it so.
+    pub red: bool,
+    /// Nothing but now and then a packet while it is silent.
+    pub dtx: bool,
+    pub stereo: bool,
+}
+
+impl Default for OpusOptions {
+    /// Of a track that is not announced.
+    fn default() -> Self {
+        Self { red: true, dtx: false, stereo: false }
+    }
 }
 
 /// How a participant is connected.

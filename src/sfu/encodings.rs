@@ -20,6 +20,8 @@ pub struct Origin {
     /// Made for those who do not take the track's first codec.
     pub backup: bool,
     pub params: PayloadParams,
+    /// Receivers may get it with redundancy: sound that its publisher lets us touch.
+    pub red: bool,
 }
 
 pub struct Encoding {
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
 
     fn origin(rank: u8, backup: bool, codec: Codec) -> Origin {
-        Origin { rank, backup, params: params(codec) }
+        Origin { rank, backup, params: params(codec), red: false }
     }
 
     fn params(codec: Codec) -> PayloadParams {

@@ -1,9 +1,13 @@
 //! One packet to all who receive its track, then to the track's tap.
 //!
-//! The payload is shared, never copied or changed per receiver. Nothing is sent here: packets are queued on the
+//! The payload is shared, never copied or changed per receiver; that of sound with redundancy is made once for all who take
+//! it alike. Nothing is sent here: packets are queued on the
 //! receivers' transports, which the room flushes once per batch.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use str0m::{
     format::Codec,
@@ -15,6 +19,7 @@ use super::{
     dependency::DependencyBytes,
     frames::Frame,
     participant::{Participant, ParticipantKey},
+    redundancy::{Rebuilt, Wrapper},
     slots::Slots,
     subscription::Verdict,
     track::Track,
@@ -39,6 +44,23 @@ pub struct MediaPacket {
     pub frame: Frame,
 }
 
+impl MediaPacket {
+    /// A packet of sound from before this one, which had been lost.
+    pub fn earlier(&self, lost: Rebuilt) -> Self {
+        let since = Duration::from_micros((self.rtp_time - lost.rtp_time).saturating_mul(1_000) / 48);
+        Self {
+            seq: lost.seq,
+            rtp_time: lost.rtp_time,
+            marker: false,
+            payload: lost.payload,
+            // Its own are not known.
+            ext: ExtensionValues::default(),
+            captured: self.captured.checked_sub(since).unwrap_or(self.captured),
+            ..self.clone()
+        }
+    }
+}
+
 /// What a packet brought up beside being forwarded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
@@ -56,8 +78,10 @@ pub fn forward(
     dirty: &mut Vec<ParticipantKey>,
     stats: &mut SfuStats,
 ) -> Outcome {
-    let Track { kind, subscriptions, encodings, .. } = track;
+    let Track { kind, subscriptions, encodings, history, .. } = track;
     let kind = *kind;
+    let redundant = encodings.get(packet.source).is_some_and(|encoding| encoding.origin.red);
+    let mut wrapper = Wrapper::new(history, packet.source, packet.rtp_time, &packet.payload);
     let mut outcome = Outcome::default();
     for subscription in subscriptions {
         if subscription.is_paused() {
@@ -77,7 +101,13 @@ pub fn forward(
         let Some((seq, time)) = subscription.munge(packet) else { continue };
         let mut ext = packet.ext.clone();
         subscription.number_frame(&mut ext);
-        let mut write = RtpWrite::new(subscription.pt, seq.into(), time, packet.captured, packet.payload.clone())
+        let Some(taken) = subscription.taken else { continue };
+        let (pt, payload) = match taken.red.filter(|_| redundant) {
+            Some(red) => (red, wrapper.get(taken.pt, subscriber.redundancy())),
+            None => (taken.pt, packet.payload.clone()),
+        };
+        let bytes = payload.len();
+        let mut write = RtpWrite::new(pt, seq.into(), time, packet.captured, payload)
             .marker(marker)
             .ext_vals(ext)
             .nackable(kind == MediaKind::Video);
@@ -85,11 +115,14 @@ pub fn forward(
             write = write.vp8_patch(patch);
         }
         if subscriber.write_rtp(subscription.outlet.ssrc, write) {
-            stats.sent(kind, packet.payload.len());
+            stats.sent(kind, bytes);
             if !std::mem::replace(&mut subscriber.dirty, true) {
                 dirty.push(subscription.subscriber);
             }
         }
+    }
+    if redundant {
+        history.handle(packet.source, packet.rtp_time, &packet.payload);
     }
     outcome
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Certificate, Command, Connections, Route, Sfu,
+    Certificate, Command, Connections, OpusOptions, Route, Sfu,
     demux::{MAGIC_COOKIE, USERNAME},
     participant::Leg,
     path::Path,
@@ -55,6 +55,11 @@ pub fn munge(text: &str) {
         SectionPlan::Keep,
         SectionPlan::Silent { client_sends: true },
         SectionPlan::Carries { stream: "PA_1|TR_1".into(), track: "TR_1".into() },
+        SectionPlan::Receive {
+            formats: vec!["96".into()],
+            codec: "VP8".into(),
+            opus: OpusOptions { red: true, dtx: true, stereo: true },
+        },
     ] {
         let rewritten = sdp::rewrite(text, |_| plan.clone());
         assert_eq!(sdp::offered_sections(&rewritten).len(), sections.len(), "rewriting lost a section");

@@ -18,6 +18,7 @@ use super::{
     injector::{Injector, VOICE_DBOV},
     negotiation::Published,
     participant::{Leg, Participant, ParticipantKey},
+    redundancy::{self, Parts},
     room::Room,
     subscription::Subscription,
     track::{Tap, Track, TrackKey},
@@ -57,6 +58,15 @@ impl Room {
                 Frame::read(codec, &packet.payload, packet.header.marker, dependency)
             }
         };
+        let params = &place.origin.params;
+        let parts = match params.red() == Some(packet.header.payload_type) {
+            true => redundancy::split(&packet.payload, params.pt()),
+            false => Some(Parts { primary: packet.payload, earlier: Vec::new() }),
+        };
+        let Some(Parts { primary, earlier }) = parts else {
+            cx.stats.dropped_malformed += 1;
+            return;
+        };
         let packet = MediaPacket {
             source: *packet.header.ssrc,
             seq: *packet.seq_no,
@@ -66,8 +76,17 @@ impl Room {
             ext: media_extensions(&packet.header.ext_vals, codec),
             arrived: packet.timestamp,
             captured,
-            payload: packet.payload,
+            payload: primary,
         };
+        if kind == MediaKind::Audio {
+            let rebuilt = track.rebuilder.handle(packet.source, packet.seq, packet.rtp_time, earlier);
+            // It was rebuilt before it came.
+            let Some(rebuilt) = rebuilt else { return };
+            for lost in rebuilt {
+                cx.stats.rebuilt += 1;
+                self.pass(now, place.track, place.origin, &packet.earlier(lost), cx);
+            }
+        }
         self.pass(now, place.track, place.origin, &packet, cx);
     }
 
@@ -143,7 +162,7 @@ impl Room {
                 captured: now,
                 frame: Frame::default(),
             };
-            let origin = Origin { rank: 0, backup: false, params: opus() };
+            let origin = Origin { rank: 0, backup: false, params: opus(), red: true };
             track.encodings.see(now, packet.source, &origin);
             self.pass(now, key, origin, &packet, cx);
         }

@@ -21,6 +21,7 @@ mod frames;
 pub(crate) mod fuzzing;
 mod injector;
 mod lane;
+mod losses;
 mod media;
 mod moving;
 mod munger;
@@ -29,6 +30,7 @@ mod offers;
 mod participant;
 mod path;
 mod rates;
+mod redundancy;
 mod room;
 mod sdp;
 mod signalling;
@@ -47,7 +49,7 @@ use std::{
     time::Instant,
 };
 
-pub use api::{Command, Connections, DataChannel, Event, EventKind, MediaKind, PendingTrack};
+pub use api::{Command, Connections, DataChannel, Event, EventKind, MediaKind, OpusOptions, PendingTrack};
 pub use demux::{BindingRequest, binding_request};
 pub use lane::{LaneEnd, LaneId, Relayed};
 pub use path::{Path, Protocol};

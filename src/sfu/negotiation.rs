@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    MediaKind, PendingTrack,
+    MediaKind, OpusOptions, PendingTrack,
     downlinks::{Downlinks, Section, Use, Wish},
     sdp::OfferedSection,
     subscription::View,
@@ -40,6 +40,7 @@ struct Uplink {
     track: Option<TrackKey>,
     /// What the client announced that it sends.
     codec: String,
+    opus: OpusOptions,
     /// It carries its track in another codec: the track does not end with it.
     backup: bool,
     /// Its track was taken down by us; it is matched with no other.
@@ -187,6 +188,7 @@ impl Negotiation {
                 rids: offer.rids.clone(),
                 track: None,
                 codec: String::new(),
+                opus: OpusOptions::default(),
                 backup: false,
                 retired: false,
                 since: now,
@@ -237,17 +239,20 @@ impl Negotiation {
         self.uplinks.iter().filter_map(|uplink| Some((uplink.mid.clone(), uplink.track?, uplink.backup))).collect()
     }
 
-    /// The codec that the client announced for a section on which it sends; empty where it did not.
-    pub fn codec(&self, mid: &str) -> &str {
-        self.uplinks.iter().find(|uplink| uplink.mid == mid).map(|uplink| uplink.codec.as_str()).unwrap_or_default()
+    /// What the client announced for a section on which it sends: the codec, empty where it named none, and how it sends
+    /// Opus.
+    pub fn announced(&self, mid: &str) -> (String, OpusOptions) {
+        let uplink = self.uplinks.iter().find(|uplink| uplink.mid == mid);
+        uplink.map(|uplink| (uplink.codec.clone(), uplink.opus)).unwrap_or_default()
     }
 
-    /// The track on a section that the client sends on, the rank of a layer of it, and whether this is another codec than
-    /// the track's first.
-    pub fn uplink(&self, mid: &str, rid: Option<&str>) -> Option<(TrackKey, u8, bool)> {
+    /// The track on a section that the client sends on, the rank of a layer of it, whether this is another codec than
+    /// the track's first, and whether redundancy may be added to it.
+    pub fn uplink(&self, mid: &str, rid: Option<&str>) -> Option<(TrackKey, u8, bool, bool)> {
         let uplink = self.uplinks.iter().find(|uplink| uplink.mid == mid)?;
         let rank = rid.and_then(|rid| uplink.rids.iter().position(|known| known == rid)).unwrap_or(0);
-        Some((uplink.track?, u8::try_from(rank).unwrap_or(u8::MAX), uplink.backup))
+        let red = uplink.kind == MediaKind::Audio && uplink.opus.red;
+        Some((uplink.track?, u8::try_from(rank).unwrap_or(u8::MAX), uplink.backup, red))
     }
 
     fn match_by_id(&mut self) -> Vec<Published> {
@@ -267,6 +272,7 @@ impl Negotiation {
                 uplink.retired = true;
                 let Announced { track: pending, muted, .. } = self.pending.remove(at);
                 uplink.codec.clone_from(&pending.codec);
+                uplink.opus = pending.opus;
                 published.push(Published { mid: uplink.mid.clone(), pending, muted });
             }
         }

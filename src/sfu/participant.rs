@@ -20,7 +20,7 @@ use super::{
     subscription::{Subscription, View},
     timers::Armed,
     track::TrackKey,
-    transport::{Transport, TransportConfig},
+    transport::{Taken, Transport, TransportConfig},
 };
 use crate::{
     id::ParticipantSid,
@@ -223,9 +223,14 @@ impl Participant {
         Some(self.retired.swap_remove(at))
     }
 
-    /// The payload type by which it takes this format on a section.
-    pub fn takes(&self, mid: Mid, params: &PayloadParams) -> Option<Pt> {
+    /// How it takes this format on a section.
+    pub fn takes(&self, mid: Mid, params: &PayloadParams) -> Option<Taken> {
         self.transport(self.receiving())?.takes(mid, params)
+    }
+
+    /// How many packets before it a packet of sound is to bear.
+    pub fn redundancy(&self) -> usize {
+        self.transport(self.receiving()).map_or(0, Transport::redundancy)
     }
 
     /// Where a received stream belongs, by its payload type too: a sender may change the codec of a stream.
@@ -236,11 +241,11 @@ impl Participant {
         let main = self.main.as_mut()?;
         let (mid, rid) = main.inlet(ssrc)?;
         let params = main.format(pt)?;
-        let (track, rank, backup) = self.negotiation.uplink(&mid, rid.as_deref())?;
+        let (track, rank, backup, red) = self.negotiation.uplink(&mid, rid.as_deref())?;
         if self.routes.len() >= ROUTES_MAX {
             self.routes.remove(0);
         }
-        let place = Place { track, origin: Origin { rank, backup, params } };
+        let place = Place { track, origin: Origin { rank, backup, params, red } };
         self.routes.push(Route { ssrc, pt, place });
         Some(place)
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything else of SDP is str0m's. This reads text of clients: it must take any bytes without panic.
 
-use super::MediaKind;
+use super::{MediaKind, OpusOptions};
 
 /// One `m=` section of an offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,10 @@ fn sent_rids(simulcast: &str) -> Vec<String> {
 pub enum SectionPlan {
     /// As str0m wrote it, but with the payload types in another order, since the first one is what the client sends: those
     /// of the codec that it announced, then as it offered them (RFC 3264 section 6.1).
-    Receive { formats: Vec<String>, codec: String },
+    ///
+    /// Of Opus, redundancy comes first where it is wanted, as browsers then send it so; and what else was announced is
+    /// agreed to.
+    Receive { formats: Vec<String>, codec: String, opus: OpusOptions },
     /// As str0m wrote it.
     Keep,
     /// The client may use the section later; nothing flows from us now.
@@ -105,13 +108,17 @@ pub fn rewrite(sdp: &str, mut plan: impl FnMut(&str) -> SectionPlan) -> String {
     for lines in sections {
         let mid = lines.iter().find_map(|line| line.strip_prefix("a=mid:")).map(str::trim);
         let plan = mid.map_or(SectionPlan::Keep, &mut plan);
-        let sent_as = match &plan {
-            SectionPlan::Receive { formats, codec } => in_order(&lines, formats, codec),
-            _ => None,
+        let (sent_as, opus) = match &plan {
+            SectionPlan::Receive { formats, codec, opus } => {
+                (in_order(&lines, formats, codec, opus.red), opus_format(&lines, *opus))
+            }
+            _ => (None, None),
         };
         for line in lines {
             if let Some(line) = sent_as.as_deref().filter(|_| line.starts_with("m=")) {
                 push(line);
+            } else if let Some((_, more)) = opus.as_ref().filter(|(format, _)| line.starts_with(format.as_str())) {
+                push(&format!("{line}{more}"));
             } else if let Some(line) = rewrite_line(line, &plan) {
                 push(&line);
             }
@@ -148,8 +155,28 @@ fn rewrite_line<'a>(line: &'a str, plan: &SectionPlan) -> Option<std::borrow::Co
     }
 }
 
+/// How the format line of Opus in a section begins, and what is to be put to its end.
+fn opus_format(lines: &[&str], options: OpusOptions) -> Option<(String, &'static str)> {
+    let more = match (options.dtx, options.stereo) {
+        (false, false) => return None,
+        (true, false) => ";usedtx=1",
+        (false, true) => ";stereo=1;maxaveragebitrate=510000",
+        (true, true) => ";usedtx=1;stereo=1;maxaveragebitrate=510000",
+    };
+    let pt = payload_type(lines, "opus")?;
+    Some((format!("a=fmtp:{pt} "), more))
+}
+
+/// The payload type of a codec in a section.
+fn payload_type<'a>(lines: &[&'a str], codec: &str) -> Option<&'a str> {
+    lines.iter().find_map(|line| {
+        let (pt, map) = line.strip_prefix("a=rtpmap:")?.split_once(' ')?;
+        map.split('/').next()?.eq_ignore_ascii_case(codec).then_some(pt)
+    })
+}
+
 /// The media line of a section with its payload types in another order; `None` where it has none.
-fn in_order(lines: &[&str], formats: &[String], codec: &str) -> Option<String> {
+fn in_order(lines: &[&str], formats: &[String], codec: &str, redundant: bool) -> Option<String> {
     const FIXED: usize = 3;
     let attribute = |name: &str, pt: &str| {
         let of_pt = |line: &&str| line.strip_prefix(name)?.strip_prefix(pt)?.strip_prefix(' ').map(str::to_owned);
@@ -161,10 +188,12 @@ fn in_order(lines: &[&str], formats: &[String], codec: &str) -> Option<String> {
         let map = attribute("a=rtpmap:", of.as_deref().unwrap_or(pt)).unwrap_or_default();
         map.split('/').next().is_some_and(|name| name.eq_ignore_ascii_case(codec))
     };
+    // Whoever sees it first sends it.
+    let red = payload_type(lines, "red");
     let mut words: Vec<&str> = lines.first()?.split_whitespace().collect();
     words.get_mut(FIXED..)?.sort_by_cached_key(|pt| {
         let offered = formats.iter().position(|format| format == pt).unwrap_or(usize::MAX);
-        (!is_announced(pt), offered)
+        (!is_announced(pt), (red == Some(*pt)) != redundant, offered)
     });
     Some(words.join(" "))
 }
@@ -249,11 +278,36 @@ mod tests {
             a=fmtp:99 apt=98\r\n";
         let formats: Vec<String> = ["45", "97", "96", "99", "98"].map(str::to_owned).into();
         let first_line = |codec: &str| {
-            let plan = |_: &str| SectionPlan::Receive { formats: formats.clone(), codec: codec.to_owned() };
+            let plan = |_: &str| SectionPlan::Receive {
+                formats: formats.clone(),
+                codec: codec.to_owned(),
+                opus: OpusOptions::default(),
+            };
             rewrite(answer, plan).lines().nth(1).unwrap().to_owned()
         };
         assert_eq!(first_line(""), "m=video 9 UDP/TLS/RTP/SAVPF 97 96 99 98");
         assert_eq!(first_line("vp9"), "m=video 9 UDP/TLS/RTP/SAVPF 99 98 97 96");
+    }
+
+    #[test]
+    fn an_answer_agrees_to_what_was_announced_of_opus() {
+        let answer = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\na=mid:0\r\na=recvonly\r\na=rtpmap:111 opus/48000/2\r\n\
+            a=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n";
+        let formats: Vec<String> = ["111", "63", "9"].map(str::to_owned).into();
+        let answered = |red, dtx, stereo| {
+            let opus = OpusOptions { red, dtx, stereo };
+            let rewritten =
+                rewrite(answer, |_| SectionPlan::Receive { formats: formats.clone(), codec: String::new(), opus });
+            let line = |at: usize| rewritten.lines().nth(at).unwrap().to_owned();
+            (line(1), line(5), line(7))
+        };
+        let (media, opus, red) = answered(true, true, false);
+        assert_eq!(media, "m=audio 9 UDP/TLS/RTP/SAVPF 63 111");
+        assert_eq!(opus, "a=fmtp:111 minptime=10;useinbandfec=1;usedtx=1");
+        assert_eq!(red, "a=fmtp:63 111/111");
+        let (media, opus, _) = answered(false, false, true);
+        assert_eq!(media, "m=audio 9 UDP/TLS/RTP/SAVPF 111 63");
+        assert_eq!(opus, "a=fmtp:111 minptime=10;useinbandfec=1;stereo=1;maxaveragebitrate=510000");
     }
 
     proptest! {
@@ -263,7 +317,11 @@ mod tests {
             let kept = rewrite(&text, |_| SectionPlan::Silent { client_sends: true });
             prop_assert!(offered_sections(&kept).len() == sections.len());
             let _ = without_candidates(&text);
-            let _ = rewrite(&text, |_| SectionPlan::Receive { formats: vec!["0".to_owned()], codec: "a".to_owned() });
+            let _ = rewrite(&text, |_| SectionPlan::Receive {
+                formats: vec!["0".to_owned()],
+                codec: "a".to_owned(),
+                opus: OpusOptions { red: true, dtx: true, stereo: true },
+            });
         }
     }
 }

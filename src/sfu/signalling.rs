@@ -62,7 +62,8 @@ impl Room {
             let stream = participant.sid.to_string();
             let named = |mid: &str| match sections.iter().find(|section| section.mid == mid) {
                 Some(offered) if offered.sends && !offered.receives => {
-                    SectionPlan::Receive { formats: offered.formats.clone(), codec: String::new() }
+                    let (_, opus) = participant.negotiation.announced(mid);
+                    SectionPlan::Receive { formats: offered.formats.clone(), codec: String::new(), opus }
                 }
                 _ => SectionPlan::Carries { stream: stream.clone(), track: format!("{stream}-{mid}") },
             };
@@ -73,8 +74,9 @@ impl Room {
             let otherwise = match offered {
                 Some(offered) if offered.receives => SectionPlan::Silent { client_sends: offered.sends },
                 Some(offered) if offered.sends => {
-                    let codec = participants.get(key).map(|it| it.negotiation.codec(mid).to_owned());
-                    SectionPlan::Receive { formats: offered.formats.clone(), codec: codec.unwrap_or_default() }
+                    let announced = participants.get(key).map(|it| it.negotiation.announced(mid));
+                    let (codec, opus) = announced.unwrap_or_default();
+                    SectionPlan::Receive { formats: offered.formats.clone(), codec, opus }
                 }
                 _ => SectionPlan::Keep,
             };

@@ -40,6 +40,8 @@ pub struct SfuStats {
     /// RTX packets from publishers and to subscribers.
     pub retransmitted_in: u64,
     pub retransmitted_out: u64,
+    /// Packets of sound that were lost on their way here, and rebuilt from those after them.
+    pub rebuilt: u64,
     /// Frames of voices that have no transport.
     pub injected: u64,
     /// Packets copied into taps, and those that a tap had no room for.

@@ -2,7 +2,6 @@
 
 use str0m::{
     format::PayloadParams,
-    media::Pt,
     rtp::{ExtensionValues, Vp8Descriptor, Vp8Patch},
 };
 
@@ -13,7 +12,7 @@ use super::{
     frames::Frame,
     munger::{FrameMunger, RtpMunger, Vp8Munger},
     participant::ParticipantKey,
-    transport::Outlet,
+    transport::{Outlet, Taken},
 };
 
 /// A first sequence number is below this: far from a wrap, so that reordering at the start cannot cross one. Above 65,535
@@ -60,7 +59,8 @@ pub struct Subscription {
     view: View,
     limit: Limit,
     cut: bool,
-    pub pt: Pt,
+    /// How its receiver takes what it gets.
+    pub taken: Option<Taken>,
     /// The stream that it gets, and whether that can be decoded: video not before a keyframe.
     source: Option<u32>,
     live: bool,
@@ -82,7 +82,7 @@ impl Subscription {
             view,
             limit: UNLIMITED,
             cut: false,
-            pt: Pt::from(0),
+            taken: None,
             source: None,
             live: false,
             best: None,
@@ -172,14 +172,13 @@ impl Subscription {
         untold.then_some(self.subscriber)
     }
 
-    /// Decides about a packet of one of the track's streams. `takes` says with which payload type the receiver takes a
-    /// format.
+    /// Decides about a packet of one of the track's streams. `takes` says how the receiver takes a format.
     pub fn select(
         &mut self,
         kind: MediaKind,
         encodings: &Encodings,
         packet: &MediaPacket,
-        takes: impl Fn(&PayloadParams) -> Option<Pt>,
+        takes: impl Fn(&PayloadParams) -> Option<Taken>,
     ) -> Verdict {
         let target = self.target();
         if self.best_of != Some(encodings.version()) {
@@ -198,7 +197,7 @@ impl Subscription {
         if kind == MediaKind::Video && !packet.frame.keyframe {
             return Verdict::Starve;
         }
-        let Some(pt) = encodings.get(packet.source).and_then(|encoding| takes(&encoding.origin.params)) else {
+        let Some(taken) = encodings.get(packet.source).and_then(|encoding| takes(&encoding.origin.params)) else {
             return Verdict::Drop;
         };
         if self.source.is_some_and(|known| known != packet.source) {
@@ -206,7 +205,7 @@ impl Subscription {
             self.vp8.switch();
             self.frames.switch();
         }
-        (self.pt, self.source, self.live) = (pt, Some(packet.source), true);
+        (self.taken, self.source, self.live) = (Some(taken), Some(packet.source), true);
         self.filter.handle(&packet.frame, packet.marker, target)
     }
 

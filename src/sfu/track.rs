@@ -5,7 +5,13 @@ use std::time::{Duration, Instant};
 use str0m::format::Codec;
 
 use super::{
-    MediaKind, encodings::Encodings, injector::Injector, lane::TrackLanes, participant::ParticipantKey, slots::Key,
+    MediaKind,
+    encodings::Encodings,
+    injector::Injector,
+    lane::TrackLanes,
+    participant::ParticipantKey,
+    redundancy::{History, Rebuilder},
+    slots::Key,
     subscription::Subscription,
 };
 use crate::{id::TrackSid, media::TapWriter};
@@ -31,6 +37,9 @@ pub struct Track {
     /// In which its publisher sends video, once that is seen.
     pub codec: Option<Codec>,
     keyframes: KeyframeRequests,
+    /// Of sound: what was lost on its way here, and what goes to receivers once more.
+    pub rebuilder: Rebuilder,
+    pub history: History,
     /// RTP time of the last packet, to know how long packets are.
     pub last_audio_time: Option<u64>,
 }
@@ -57,6 +66,8 @@ impl Track {
             encodings: Encodings::default(),
             codec: None,
             keyframes: KeyframeRequests::default(),
+            rebuilder: Rebuilder::default(),
+            history: History::default(),
             last_audio_time: None,
         }
     }
@@ -84,6 +95,8 @@ impl Track {
     pub fn set_muted(&mut self, muted: bool) {
         self.muted = muted;
         self.last_audio_time = None;
+        self.rebuilder.interrupt();
+        self.history.interrupt();
         for subscription in &mut self.subscriptions {
             subscription.interrupt();
         }

@@ -32,8 +32,10 @@ use super::{
     demux::{binding_request, is_answer_to},
     dependency,
     formats::Formats,
+    losses::Losses,
     offers::OfferPlan,
     path::{Path, Protocol, Selected},
+    sdp,
     silence::Silence,
 };
 
@@ -95,7 +97,7 @@ impl TransportConfig {
             .set_ice_lite(true)
             .set_rtp_mode(true)
             .clear_codecs()
-            .enable_opus(true, false)
+            .enable_opus(true, true)
             .enable_vp8(true)
             .enable_vp9(true)
             .enable_h264(true)
@@ -170,6 +172,14 @@ pub struct Outlet {
     pub ssrc: Ssrc,
 }
 
+/// How a receiver takes a format on a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub pt: Pt,
+    /// Where it takes the same with redundancy.
+    pub red: Option<Pt>,
+}
+
 #[derive(Default)]
 struct Channels {
     reliable: Option<ChannelId>,
@@ -201,6 +211,9 @@ pub struct Transport {
     formats: Formats,
     /// Payload types that carry retransmissions, to count them: a bit for each.
     rtx: u128,
+    /// Sections on which the client knows redundancy: str0m keeps one payload type for all.
+    redundant: Vec<Mid>,
+    losses: Losses,
     /// Totals already counted of str0m's per-stream NACK counters.
     nacks: HashMap<(Mid, Option<Rid>, bool), u64>,
 }
@@ -230,6 +243,8 @@ impl Transport {
             channels: Channels::default(),
             formats: Formats::default(),
             rtx: 0,
+            redundant: Vec::new(),
+            losses: Losses::default(),
             nacks: HashMap::new(),
         }
     }
@@ -323,7 +338,7 @@ impl Transport {
         }
         let answer = self.drive(sink, |rtc| guarded(rtc, |rtc| rtc.sdp_api().accept_offer(offer)));
         let answer = answer.map_err(|_| OfferError("the offer cannot be answered"))?;
-        self.note_retransmissions();
+        self.note_formats(sdp);
         Ok(answer.to_sdp_string())
     }
 
@@ -376,13 +391,18 @@ impl Transport {
         let pending = self.pending.take().ok_or(OfferError("there is no offer"))?;
         let accepted = self.drive(sink, |rtc| guarded(rtc, |rtc| rtc.sdp_api().accept_answer(pending, answer)));
         accepted.map_err(|_| OfferError("the answer does not fit the offer"))?;
-        self.note_retransmissions();
+        self.note_formats(sdp);
         Ok(())
     }
 
-    fn note_retransmissions(&mut self) {
+    /// What was agreed on, after the client's offer or answer.
+    fn note_formats(&mut self, sdp: &str) {
         let params = self.rtc.codec_config().params();
         self.rtx = params.iter().filter_map(|params| params.resend()).fold(0, |set, pt| set | 1 << (*pt & 0x7f));
+        let red = params.iter().find_map(|params| params.red()).map(|pt| pt.to_string());
+        let sections = sdp::offered_sections(sdp);
+        let knows_it = sections.iter().filter(|section| red.as_ref().is_some_and(|red| section.formats.contains(red)));
+        self.redundant = knows_it.map(|section| Mid::from(section.mid.as_str())).collect();
     }
 
     fn is_retransmission(&self, datagram: &[u8]) -> bool {
@@ -406,17 +426,25 @@ impl Transport {
         Some(Outlet { mid, ssrc: stream.ssrc() })
     }
 
-    /// The payload type by which the receiver takes this format on a section; `None` where it negotiated none.
-    pub fn takes(&self, mid: Mid, params: &PayloadParams) -> Option<Pt> {
+    /// How the receiver takes this format on a section; `None` where it negotiated nothing of it.
+    pub fn takes(&self, mid: Mid, params: &PayloadParams) -> Option<Taken> {
         let remote = self.rtc.media(mid)?.remote_pts();
         let agreed = self.rtc.codec_config().params().iter().filter(|params| remote.contains(&params.pt()));
         let of_codec = agreed.filter(|it| it.spec().codec == params.spec().codec).copied().collect();
-        CodecConfig::new_from_payload_params(of_codec).match_params(*params).map(PayloadParams::pt)
+        let config = CodecConfig::new_from_payload_params(of_codec);
+        let known = config.match_params(*params)?;
+        Some(Taken { pt: known.pt(), red: known.red().filter(|_| self.redundant.contains(&mid)) })
     }
 
-    /// What the client means by a payload type.
+    /// What the client means by a payload type, whether with redundancy or without.
     pub fn format(&self, pt: Pt) -> Option<PayloadParams> {
-        self.rtc.codec_config().params().iter().find(|params| params.pt() == pt).copied()
+        let params = self.rtc.codec_config().params();
+        params.iter().find(|params| params.pt() == pt || params.red() == Some(pt)).copied()
+    }
+
+    /// How many packets before it a packet of sound is to bear for this receiver.
+    pub fn redundancy(&self) -> usize {
+        self.losses.depth(self.now)
     }
 
     /// The section carries nothing now: its stream goes, and with it the sender reports that str0m would write for it.
@@ -569,9 +597,8 @@ impl Transport {
 
     fn pour(&mut self, transmit: str0m::net::Transmit, sink: &mut Sink<'_>) {
         let payload: Vec<u8> = transmit.contents.into();
-        if self.is_retransmission(&payload) {
-            sink.stats.retransmitted_out += 1;
-        }
+        let is_rtx = self.is_retransmission(&payload);
+        sink.stats.retransmitted_out += u64::from(is_rtx);
         let protocol = if transmit.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
         let mut path = Path { protocol, local: transmit.source, remote: transmit.destination };
         if is_stun(&payload) {
@@ -583,6 +610,9 @@ impl Transport {
         } else {
             sink.stats.dropped_no_consent += 1;
             return;
+        }
+        if is_rtx || rtp_payload_type(&payload).is_some() {
+            self.losses.handle_sent(is_rtx);
         }
         sink.stats.datagrams_out += 1;
         sink.transmits.push_back(Transmit { path, payload });
@@ -602,6 +632,7 @@ impl Transport {
                     && let Some(path) = self.selected.path()
                 {
                     sink.stats.connected[path.protocol.index()] += 1;
+                    self.losses.handle_connected(self.now);
                 }
                 sink.notices.push(Notice::Connected);
             }
@@ -616,19 +647,7 @@ impl Transport {
                 self.connected = true;
                 sink.notices.push(Notice::Connected);
             }
-            Event::ChannelOpen(id, label) => {
-                let channel = match label.as_str() {
-                    "_reliable" => DataChannel::Reliable,
-                    "_lossy" => DataChannel::Lossy,
-                    "_data_track" => {
-                        self.channels.tracks = Some(id);
-                        return;
-                    }
-                    _ => return,
-                };
-                *self.channels.slot(channel) = Some(id);
-                sink.notices.push(Notice::ChannelOpen(channel));
-            }
+            Event::ChannelOpen(id, label) => self.open_channel(id, &label, sink),
             Event::ChannelClose(id) => {
                 let Channels { reliable, lossy, tracks, .. } = &mut self.channels;
                 for channel in [reliable, lossy, tracks] {
@@ -666,17 +685,33 @@ impl Transport {
             }
             Event::PeerStats(stats) => {
                 if let Some(loss) = stats.egress_loss_fraction {
+                    self.losses.handle_report(self.now, Some(loss));
                     sink.notices.push(Notice::Sent(stats.bytes_tx, loss));
                 }
             }
             Event::MediaEgressStats(stats) => {
                 sink.stats.nacks_in += self.more_nacks(stats.mid, stats.rid, true, stats.nacks);
+                self.losses.handle_report(self.now, stats.loss);
             }
             Event::MediaIngressStats(stats) => {
                 sink.stats.nacks_out += self.more_nacks(stats.mid, stats.rid, false, stats.nacks);
             }
             _ => {}
         }
+    }
+
+    fn open_channel(&mut self, id: ChannelId, label: &str, sink: &mut Sink<'_>) {
+        let channel = match label {
+            "_reliable" => DataChannel::Reliable,
+            "_lossy" => DataChannel::Lossy,
+            "_data_track" => {
+                self.channels.tracks = Some(id);
+                return;
+            }
+            _ => return,
+        };
+        *self.channels.slot(channel) = Some(id);
+        sink.notices.push(Notice::ChannelOpen(channel));
     }
 
     /// What a total grew by since it was last seen; a total that fell is that of a new stream.

@@ -64,6 +64,7 @@ metrics! {
     sfu_forward_duration: Histogram("sfu_forward_duration_seconds", "From a media worker's wake-up until the media packets that it sends on are with the kernel, once for each wake-up that sends any", in MEDIA_BUCKETS);
     sfu_keyframe_requests: IntCounterVec("sfu_keyframe_requests_total", "Picture loss indications received from subscribers (in) and sent to publishers (out)", ["direction"]);
     sfu_nacks: IntCounterVec("sfu_nacks_total", "Packets asked for again by NACK, from subscribers (in) and to publishers (out)", ["direction"]);
+    sfu_rebuilt_packets: IntCounter("sfu_rebuilt_packets_total", "Packets of sound that were lost on their way from the publisher, and rebuilt from redundancy");
     sfu_retransmitted_packets: IntCounterVec("sfu_retransmitted_packets_total", "RTX packets received and sent", ["direction"]);
     sfu_data_track_packets: IntCounterVec("sfu_data_track_packets_total", "Packets of data tracks received from publishers and sent to subscribers", ["direction"]);
     sfu_lane_packets: IntCounterVec("sfu_lane_packets_total", "Packets of tracks that are shown in another room: on their way there (in), and arrived (out)", ["direction"]);

@@ -70,6 +70,7 @@ impl Publisher {
             (|s| s.keyframe_requests_out, metrics.sfu_keyframe_requests.with_label_values(&["out"])),
             (|s| s.nacks_in, metrics.sfu_nacks.with_label_values(&["in"])),
             (|s| s.nacks_out, metrics.sfu_nacks.with_label_values(&["out"])),
+            (|s| s.rebuilt, metrics.sfu_rebuilt_packets.clone()),
             (|s| s.retransmitted_in, metrics.sfu_retransmitted_packets.with_label_values(&["in"])),
             (|s| s.retransmitted_out, metrics.sfu_retransmitted_packets.with_label_values(&["out"])),
             (|s| s.data_tracks_in, metrics.sfu_data_track_packets.with_label_values(&["in"])),

@@ -54,12 +54,12 @@ impl Client {
         index: usize,
         sections: usize,
         message_bytes_max: u32,
-        (tcp, codecs): (bool, &[Codec]),
+        (tcp, codecs, red): (bool, &[Codec], bool),
     ) -> Self {
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .clear_codecs()
-            .enable_opus(true, false)
+            .enable_opus(true, red)
             .enable_vp8(codecs.contains(&Codec::Vp8))
             .enable_vp9(codecs.contains(&Codec::Vp9))
             .enable_h264(codecs.contains(&Codec::H264))
@@ -204,7 +204,8 @@ impl Client {
             MediaKind::Video => self.sends,
         };
         let params = self.rtc.codec_config().params();
-        let pt = params.iter().find(|params| params.spec().codec == wanted).unwrap().pt();
+        let params = params.iter().find(|params| params.spec().codec == wanted).unwrap();
+        let pt = params.red().unwrap_or(params.pt());
         let packet = RtpWrite::new(pt, seq.into(), time, now, payload)
             .marker(marker)
             .ext_vals(ext)

@@ -26,8 +26,8 @@ use viva::{
     id::{ParticipantSid, RoomSid, TrackSid},
     media::TapWriter,
     sfu::{
-        Certificate, Command, Connections, DataChannel, Event, EventKind, MediaKind, Path, PendingTrack, Protocol, Sfu,
-        Transmit, View,
+        Certificate, Command, Connections, DataChannel, Event, EventKind, MediaKind, OpusOptions, Path, PendingTrack,
+        Protocol, Sfu, Transmit, View,
     },
 };
 
@@ -49,6 +49,9 @@ pub struct Sim {
     pub events: Vec<Event>,
     /// Part of all datagrams that the network loses.
     pub loss: f64,
+    /// Part of the datagrams that it loses on their way from a client, and to it, beside that.
+    pub loss_from: HashMap<usize, f64>,
+    pub loss_to: HashMap<usize, f64>,
     pub delay: Duration,
     /// Added to single datagrams, at random up to this.
     pub jitter: Duration,
@@ -71,6 +74,10 @@ pub struct Sim {
     pub message_bytes_max: u32,
     /// Codecs that clients who join from now on know; they send in the first.
     pub codecs: Vec<Codec>,
+    /// Whether they know redundancy. Those who do send what they are given as sound by its payload type.
+    pub red: bool,
+    /// How tracks that are announced from now on are to be sent.
+    pub opus: OpusOptions,
     /// All tracks so far, with their owners.
     tracks: Vec<(ParticipantSid, TrackSid)>,
     rng: StdRng,
@@ -101,6 +108,8 @@ impl Sim {
             clients: Vec::new(),
             events: Vec::new(),
             loss: 0.0,
+            loss_from: HashMap::new(),
+            loss_to: HashMap::new(),
             delay: Duration::from_millis(5),
             jitter: Duration::ZERO,
             batch: Duration::ZERO,
@@ -114,6 +123,8 @@ impl Sim {
             tcp,
             message_bytes_max: 65_536,
             codecs: vec![Codec::Vp8],
+            red: false,
+            opus: OpusOptions::default(),
             tracks: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
             wire: BinaryHeap::new(),
@@ -135,8 +146,8 @@ impl Sim {
         let sid = ParticipantSid::from(format!("PA_{index}"));
         let command = Command::Join { room: self.room.clone(), participant: sid.clone(), connections };
         self.sfu.handle_command(self.now, command);
-        let (tcp, codecs) = (self.tcp, &self.codecs[..]);
-        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max, (tcp, codecs));
+        let knows = (self.tcp, &self.codecs[..], self.red);
+        let mut client = Client::new(self.now, sid, index, sections, self.message_bytes_max, knows);
         client.takes_all = takes_all;
         self.clients.push(client);
         for (owner, track) in self.tracks.clone() {
@@ -208,6 +219,7 @@ impl Sim {
             kind,
             cids: vec![cid.to_owned()],
             codec: String::new(),
+            opus: self.opus,
             backup: false,
             screen: false,
         };
@@ -423,8 +435,14 @@ impl Sim {
             self.sent_to_nobody += usize::from(matches!(to, To::Client(_)));
             return;
         }
-        if self.loss > 0.0 && self.rng.random_bool(self.loss) {
-            return;
+        let own = match to {
+            To::Client(index) => self.loss_to.get(&index),
+            To::Sfu => self.client_at(path).and_then(|index| self.loss_from.get(&index)),
+        };
+        for loss in [self.loss, own.copied().unwrap_or(0.0)] {
+            if loss > 0.0 && self.rng.random_bool(loss) {
+                return;
+            }
         }
         let jitter = self.jitter.as_micros() as u64;
         let jitter = if jitter > 0 { self.rng.random_range(0..jitter) } else { 0 };

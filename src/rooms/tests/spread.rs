@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     id::DataTrackSid,
     rooms::spread::Spread,
-    sfu::{LaneEnd, LaneId, MediaKind, PendingTrack},
+    sfu::{LaneEnd, LaneId, MediaKind, OpusOptions, PendingTrack},
 };
 
 /// A room of which two may be on a worker, and what its workers were told since the last look.
@@ -45,6 +45,7 @@ impl Told {
             kind: MediaKind::Video,
             cids: Vec::new(),
             codec,
+            opus: OpusOptions::default(),
             backup,
             screen: false,
         };

@@ -48,6 +48,7 @@ fn pending(sid: &str, kind: MediaKind, cid: &str) -> PendingTrack {
         kind,
         cids: vec![String::new(), cid.to_owned()],
         codec: String::new(),
+        opus: OpusOptions::default(),
         backup: false,
         screen: false,
     }
@@ -155,7 +156,7 @@ fn a_section_taken_back_ends_its_track_and_one_taken_down_is_not_matched_again()
     negotiation.publish(start, pending("TR_a", Audio, "mic"));
     negotiation.handle_offer(start, &[uplink("3", Audio, "mic")]);
     negotiation.bind("3", a, false);
-    assert_eq!(negotiation.uplink("3", None), Some((a, 0, false)));
+    assert_eq!(negotiation.uplink("3", None), Some((a, 0, false, true)));
     let mut stopped = uplink("3", Audio, "mic");
     stopped.sends = false;
     assert_eq!(negotiation.handle_offer(start, &[stopped.clone()]).ended, [a]);

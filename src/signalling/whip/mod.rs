@@ -262,6 +262,8 @@ fn track(kind: Kind) -> proto::AddTrackRequest {
         cid: track_id(kind).to_owned(),
         r#type: track_type as i32,
         source: source as i32,
+        // Such a client has not asked for silence to be left out.
+        audio_features: vec![proto::AudioTrackFeature::TfNoDtx as i32],
         ..proto::AddTrackRequest::default()
     }
 }

@@ -32,13 +32,22 @@ export function hook({ microphone, packets, steady }) {
     }
   });`;
   const PACKETS = `const kept = [];
+  // The last block of what comes with redundancy (RFC 2198): those before it came before.
+  const opus = ({ mimeType, payloadType }, data) => {
+    if (mimeType ? !/red$/i.test(mimeType) : payloadType !== 63) return data.slice(0);
+    const bytes = new Uint8Array(data);
+    let [at, before] = [0, 0];
+    for (; bytes[at] & 0x80; at += 4) before += ((bytes[at + 2] & 3) << 8) | bytes[at + 3];
+    return data.slice(at + 1 + before);
+  };
   onrtctransform = ({ transformer }) => {
     const { track } = transformer.options;
     kept[track] = [];
     transformer.readable.pipeThrough(new TransformStream({ transform(frame, out) {
       const meta = frame.getMetadata();
+      const data = opus(meta, frame.data);
       kept[track].push({ rtp: meta.rtpTimestamp, received: meta.receiveTime, at: performance.timeOrigin + performance.now(),
-        size: frame.data.byteLength, data: frame.data.slice(0) });
+        size: data.byteLength, data });
       out.enqueue(frame);
     } })).pipeTo(transformer.writable).catch(() => {});
   };
