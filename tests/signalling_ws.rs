@@ -344,7 +344,7 @@ async fn clients_are_told_of_relays_with_new_credentials_each_time() {
     let urls = vec!["turn:turn.example.org:3478?transport=udp".to_owned()];
     let relays = vec![Relay { urls: urls.clone(), secret: "north".into() }];
     let server = server_with(rooms::Config::default(), IceServers::new(relays, HOUR, true)).await;
-    let (_ada, join) = server.join("ada").await;
+    let (_ada, join) = server.join("ada-of-ockham").await;
     let relays_only = |told: Option<proto::ClientConfiguration>| {
         told.is_some_and(|told| told.force_relay() == proto::ClientConfigSetting::Enabled)
     };
@@ -354,7 +354,7 @@ async fn clients_are_told_of_relays_with_new_credentials_each_time() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
     let left = told.username.split(':').next().and_then(|end| end.parse::<u64>().ok()).expect("an end") - now;
     assert!((3590..=3600).contains(&left), "good for {left} s");
-    assert!(!told.username.contains("ada"), "nobody is named");
+    assert!(!told.username.contains("ada-of-ockham"), "nobody is named");
 
     let (_, other) = server.join("bob").await;
     assert_ne!(other.ice_servers[0].username, told.username);

@@ -1,7 +1,7 @@
 //! Threads and sockets around [`crate::sfu`]: one thread per worker, each with its own UDP port, its own rooms and
 //! nothing shared. A room, or its part, never leaves its worker, so forwarding needs no lock. TCP connections for media come from
 //! listeners that all workers share ([`IceTcp`]) and then belong to one of them. Tracks that are shown in a room of
-//! another worker go there by channels ([`lanes`]).
+//! another worker go there by channels (`lanes`).
 
 mod addresses;
 mod framing;
