@@ -47,6 +47,9 @@ pub struct ServerArgs {
     /// Media workers of the server that is started.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64).map(usize::from))]
     pub workers: usize,
+    /// Has the server that is started send everybody everything, whatever their network carries
+    #[arg(long)]
+    pub no_congestion_control: bool,
 }
 
 /// How results are shown.

@@ -68,7 +68,7 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("viva-loadtest-").tempdir().context("no temporary folder")?;
         let secret: String = rand::rng().sample_iter(Alphanumeric).take(40).map(char::from).collect();
         let config = folder.path().join("server.yaml");
-        std::fs::write(&config, configuration(folder.path(), &secret, args.workers)?)?;
+        std::fs::write(&config, configuration(folder.path(), &secret, args)?)?;
         let log = folder.path().join("log");
         let mut command = Command::new(&binary);
         command.args(["serve", "--config"]).arg(&config).current_dir(folder.path());
@@ -151,7 +151,7 @@ fn binary() -> Result<PathBuf> {
 }
 
 /// Free ports, one key, and no limits on who comes from one address: all bots do.
-fn configuration(folder: &Path, secret: &str, workers: usize) -> Result<String> {
+fn configuration(folder: &Path, secret: &str, args: &ServerArgs) -> Result<String> {
     for (place, name, text) in [
         ("plans", "plan.yaml", include_str!("../../config/plans/backend-engineer.yaml")),
         ("personas", "ada.yaml", include_str!("../../config/personas/ada.yaml")),
@@ -161,7 +161,13 @@ fn configuration(folder: &Path, secret: &str, workers: usize) -> Result<String> 
     }
     let config = serde_json::json!({
         "server": { "http_listen": "127.0.0.1:0", "log": { "filter": "warn,str0m=error" } },
-        "rtc": { "workers": workers, "udp_port_base": 0, "tcp_port": null, "advertise_ips": ["127.0.0.1"] },
+        "rtc": {
+            "workers": args.workers,
+            "congestion_control": !args.no_congestion_control,
+            "udp_port_base": 0,
+            "tcp_port": null,
+            "advertise_ips": ["127.0.0.1"],
+        },
         "rooms": {
             "max_rooms": 1_000_000,
             "max_participants_per_room": 10_000,
@@ -231,6 +237,7 @@ mod tests {
             api_key: "a".into(),
             api_secret: "b".into(),
             workers: 1,
+            no_congestion_control: false,
         };
         let said = Server::get(&args).err().unwrap().to_string();
         assert!(said.contains("no server answers") && said.contains("--url"), "{said}");
