@@ -5,7 +5,7 @@ mod sfu_harness;
 use sfu_harness::{Link, Received, Sim, vp8};
 use viva::{
     id::TrackSid,
-    sfu::{Command, EventKind, MediaKind},
+    sfu::{Command, EventKind, MediaKind, View},
 };
 
 /// What the layers take, kbit/s, and their pictures: 25 a second.
@@ -161,6 +161,29 @@ fn a_receiver_may_be_made_to_behave_as_if_its_network_were_slow() {
     call.layers();
     call.run(1_000);
     assert!(call.layers()[2] > 0);
+}
+
+#[test]
+fn who_looks_away_while_nothing_fits_and_looks_again_later_sees_it_again() {
+    let mut call = Call::new(5);
+    call.run(2_000);
+    let (room, participant) = (call.sim.room.clone(), call.sim.clients[call.ben].sid.clone());
+    let cap = |call: &mut Call, bps| {
+        call.sim.command(Command::CapBandwidth { room: room.clone(), participant: participant.clone(), bps });
+    };
+    cap(&mut call, Some(30_000));
+    call.run(1_000);
+    assert_eq!(call.states(), [true]);
+    let (ben, camera) = (call.ben, call.camera.clone());
+    call.sim.view(ben, &camera, View { paused: true, ..View::default() });
+    call.run(3_000);
+    cap(&mut call, None);
+    call.run(1_000);
+    call.layers();
+    call.sim.view(ben, &camera, View::default());
+    call.run(2_000);
+    let seen: usize = call.layers().iter().sum();
+    assert!(seen > 20, "{seen}");
 }
 
 #[test]

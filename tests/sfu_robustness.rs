@@ -202,3 +202,36 @@ fn a_publisher_that_floods_is_cut_to_what_it_may_and_others_hear_each_other() {
     assert!(sim.sfu.stats().dropped_flood > 4_000);
     assert_eq!(sim.count(|kind| matches!(kind, EventKind::Closed { .. })), 0);
 }
+
+#[test]
+fn a_packet_that_no_network_carries_in_one_piece_is_dropped_and_the_call_goes_on() {
+    let mut sim = Sim::new(58);
+    let (anna, ben) = (sim.join(), sim.join());
+    sim.connect();
+    let mic = sim.publish(anna, MediaKind::Audio, "mic");
+    sim.run_ms(400);
+    for n in 0..20u32 {
+        let size = if n == 10 { 1_900 } else { 80 };
+        sim.send_audio(anna, &mic, n * 960, &vec![0; size], -20);
+        sim.run_ms(20);
+    }
+    sim.run_ms(50);
+    assert_eq!(sim.received(ben, &mic).len(), 19);
+    assert_eq!(sim.count(|kind| matches!(kind, EventKind::Closed { .. })), 0);
+}
+
+#[test]
+fn a_network_that_is_said_to_carry_anything_is_believed_only_so_far() {
+    let mut sim = Sim::new(59);
+    let (anna, ben) = (sim.join(), sim.join());
+    sim.connect();
+    let camera = sim.publish(anna, MediaKind::Video, "camera");
+    sim.run_ms(400);
+    let (room, participant) = (sim.room.clone(), sim.clients[ben].sid.clone());
+    sim.command(Command::CapBandwidth { room, participant, bps: Some(u64::MAX) });
+    for n in 0..100u32 {
+        sim.send(anna, &camera, n * 3_000, true, &sfu_harness::vp8(n == 0, true, n as u16, &[0; 500]));
+        sim.run_ms(33);
+    }
+    assert!(sim.received(ben, &camera).len() >= 99);
+}

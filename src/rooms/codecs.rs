@@ -83,7 +83,9 @@ impl Room {
     /// none.
     pub(super) fn ask_for_backup(&mut self, track: &TrackSid) -> bool {
         let Some(owner) = self.owner_of(track) else { return false };
-        let Some(found) = self.get_mut(&owner).and_then(|p| p.track_mut(track.as_str())) else { return false };
+        // Who is shown here from another room cannot be asked from here.
+        let Some(owning) = self.get_mut(&owner).filter(|p| p.double.is_none()) else { return false };
+        let Some(found) = owning.track_mut(track.as_str()) else { return false };
         if found.info.codecs.len() < 2 {
             return false;
         }

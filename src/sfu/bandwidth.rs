@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     Context, EventKind, MediaKind,
     allocator::{Claim, allocate},
-    participant::{Leg, ParticipantKey},
+    participant::ParticipantKey,
     room::Room,
     track::TrackKey,
 };
@@ -24,6 +24,14 @@ const LOSS_LIGHT: f32 = 0.05;
 const CARRIED_PERCENT: u64 = 90;
 const RELIEF_PERCENT: u64 = 130;
 const LEAST_BPS: u64 = 50_000;
+/// While some is lost, this much more: a radio link that always loses a little must not be held down for ever.
+const SLOW_RELIEF_PERCENT: u64 = 105;
+/// Fewer bytes in a second than this say nothing: two packets of a voice may be a fifth of it.
+const SAMPLE_BYTES: u64 = 25_000;
+/// Where nearly all is lost the path is gone, and nothing is known of what it carried.
+const LOSS_OF_PATH: f32 = 0.9;
+/// Nobody's network carries more; what clients report is believed up to here.
+const MOST_BPS: u64 = 10_000_000_000;
 /// From this much too much on, percent of what the network carries, what is sent ends at once.
 const CUT_AT_PERCENT: u64 = 125;
 /// How far above all that there is to send the estimate is driven at most, percent: more would be padding for nothing.
@@ -35,6 +43,8 @@ pub struct Bandwidth {
     estimate: Option<u64>,
     cap: Option<u64>,
     losses: Losses,
+    /// What was aimed at last.
+    desired: u64,
     last: Option<Instant>,
     due: Option<Instant>,
 }
@@ -66,15 +76,24 @@ impl Losses {
     /// Returns whether it says something else than before.
     fn handle(&mut self, now: Instant, bytes: u64, loss: f32, estimate: Option<u64>) -> bool {
         let Some((before, counted)) = self.counted.replace((now, bytes)) else { return false };
-        let micros = now.saturating_duration_since(before).as_micros().max(1) as u64;
-        let sent = bytes.saturating_sub(counted) * 8_000_000 / micros;
         let was = self.bps;
+        // Without an estimate nobody would lift what is held down here.
+        let Some(estimate) = estimate else {
+            self.bps = None;
+            return was.is_some();
+        };
+        let micros = now.saturating_duration_since(before).as_micros().max(1) as u64;
+        let bytes = bytes.saturating_sub(counted);
+        let sent = bytes.saturating_mul(8_000_000) / micros;
         if loss >= LOSS_HEAVY {
-            let carried = (sent as f32 * (1.0 - loss)) as u64 * CARRIED_PERCENT / 100;
-            self.bps = Some(was.map_or(carried, |was| was.min(carried)).max(LEAST_BPS));
-        } else if loss < LOSS_LIGHT {
-            let more = was.map(|was| was * RELIEF_PERCENT / 100);
-            self.bps = more.filter(|more| estimate.is_none_or(|estimate| *more < estimate));
+            if bytes >= SAMPLE_BYTES && loss < LOSS_OF_PATH {
+                let carried = (sent as f32 * (1.0 - loss)) as u64 * CARRIED_PERCENT / 100;
+                self.bps = Some(was.map_or(carried, |was| was.min(carried)).max(LEAST_BPS));
+            }
+        } else {
+            let percent = if loss < LOSS_LIGHT { RELIEF_PERCENT } else { SLOW_RELIEF_PERCENT };
+            let more = was.map(|was| was.saturating_mul(percent) / 100);
+            self.bps = more.filter(|more| *more < estimate);
         }
         self.bps != was
     }
@@ -98,7 +117,7 @@ impl Room {
     /// The receiver's network was measured.
     pub(super) fn bandwidth_changed(&mut self, now: Instant, key: ParticipantKey, bps: Option<u64>, cx: &mut Context) {
         let Some(participant) = self.participants.get_mut(key) else { return };
-        participant.bandwidth.estimate = bps;
+        participant.bandwidth.estimate = bps.map(|bps| bps.min(MOST_BPS));
         participant.bandwidth.handle_change(now);
         self.rearm(now, key, cx);
     }
@@ -124,7 +143,7 @@ impl Room {
     pub fn cap_bandwidth(&mut self, now: Instant, sid: &ParticipantSid, bps: Option<u64>, cx: &mut Context) {
         let Some(key) = self.by_sid.get(sid).copied() else { return };
         let Some(participant) = self.participants.get_mut(key) else { return };
-        participant.bandwidth.cap = bps;
+        participant.bandwidth.cap = bps.map(|bps| bps.min(MOST_BPS));
         participant.bandwidth.handle_change(now);
         self.rearm(now, key, cx);
     }
@@ -136,7 +155,7 @@ impl Room {
         }
         participant.bandwidth.last = Some(now);
         let bps = participant.bandwidth.bps();
-        let Received { sound, videos, unknown } = self.received(key);
+        let Received { sound, videos, unknown } = self.received(now, key);
         if bps.is_some()
             && (unknown || !videos.is_empty())
             && let Some(participant) = self.participants.get_mut(key)
@@ -144,6 +163,11 @@ impl Room {
             participant.bandwidth.due = Some(now + INTERVAL);
         }
         if videos.is_empty() {
+            // Nothing is held back, so nothing is to be filled up.
+            if bps.is_some() && !unknown {
+                let desired = self.participants.get(key).map_or(sound, |it| it.bandwidth.desired);
+                self.aim(now, key, (0, desired), cx);
+            }
             return;
         }
         let wanted: u64 = videos.iter().filter_map(|it| it.claim.steps.last()).map(|step| step.bps).sum();
@@ -155,20 +179,26 @@ impl Room {
             Some(usable) => allocate(usable, &claims),
             None => claims.iter().map(|claim| claim.steps.len().checked_sub(1)).collect(),
         };
-        let all = given.iter().zip(&claims).all(|(given, claim)| *given == claim.steps.len().checked_sub(1));
-        for (video, given) in videos.iter().zip(given) {
-            self.limit(now, key, video, given, (bps.is_some(), cut), cx);
+        for (video, given) in videos.iter().zip(&given) {
+            self.limit(now, key, video, *given, (bps.is_some(), cut), cx);
         }
         let desired = (wanted + sound) * HEADROOM_PERCENT / (100 - OVERHEAD_PERCENT);
-        // Where something is held back, padding keeps the estimate from staying at what is sent.
-        let minimum = if all { 0 } else { desired };
         if bps.is_some() {
-            let leg = self.participants.get(key).map_or(Leg::Main, |it| it.receiving());
-            self.drive(now, key, leg, cx, |transport, sink| transport.aim(minimum, desired, sink));
+            // Where something is held back, padding lets the estimate grow as far as the cheapest thing more needs.
+            let more = |(given, claim): (&Option<usize>, &Claim)| {
+                let has = given.map_or(0, |step| claim.steps[step].bps);
+                let next = claim.steps.get(given.map_or(0, |step| step + 1))?;
+                Some(next.bps.saturating_sub(has))
+            };
+            let next = given.iter().zip(&claims).filter_map(more).min();
+            let sent: u64 =
+                given.iter().zip(&claims).filter_map(|(given, claim)| Some(claim.steps[(*given)?].bps)).sum();
+            let minimum = next.map_or(0, |next| (sent + sound + next) * HEADROOM_PERCENT / (100 - OVERHEAD_PERCENT));
+            self.aim(now, key, (minimum.min(desired), desired), cx);
         }
     }
 
-    /// A receiver gets a video from now on.
+    /// A receiver gets a video from now on, or another part of one.
     pub(super) fn video_attached(&mut self, now: Instant, key: ParticipantKey, cx: &mut Context) {
         if let Some(participant) = self.participants.get_mut(key) {
             participant.bandwidth.handle_change(now);
@@ -176,22 +206,29 @@ impl Room {
         }
     }
 
-    fn received(&mut self, key: ParticipantKey) -> Received {
+    fn aim(&mut self, now: Instant, key: ParticipantKey, (minimum, desired): (u64, u64), cx: &mut Context) {
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        participant.bandwidth.desired = desired;
+        let leg = participant.receiving();
+        self.drive(now, key, leg, cx, |transport, sink| transport.aim(minimum, desired, sink));
+    }
+
+    fn received(&mut self, now: Instant, key: ParticipantKey) -> Received {
         let mut received = Received::default();
         let Received { sound, videos, unknown } = &mut received;
         let Some(participant) = self.participants.get(key) else { return received };
         for (track_key, track) in self.tracks.iter() {
             let Some(subscription) = track.subscriptions.iter().find(|it| it.subscriber == key) else { continue };
-            if track.kind == MediaKind::Audio {
-                *sound += track.encodings.bps();
-                continue;
-            }
             let view = subscription.view();
             if view.paused || track.muted {
                 continue;
             }
+            if track.kind == MediaKind::Audio {
+                *sound += track.encodings.bps(now);
+                continue;
+            }
             let steps =
-                track.encodings.steps(view, |params| participant.takes(subscription.outlet.mid, params).is_some());
+                track.encodings.steps(now, view, |params| participant.takes(subscription.outlet.mid, params).is_some());
             // Nothing is known of it yet: let it come.
             if steps.is_empty() {
                 *unknown = true;
@@ -239,5 +276,47 @@ impl Room {
         if goes_on {
             self.subscriber_needs_keyframe(now, video.key, key, cx);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ESTIMATE: Option<u64> = Some(2_000_000);
+
+    /// Seconds in which so many bytes are sent and so much of them is lost.
+    fn tell(losses: &mut Losses, seconds: &[(u64, f32)], estimate: Option<u64>) -> Option<u64> {
+        let mut at = Instant::now();
+        let mut total = 0;
+        losses.handle(at, total, 0.0, estimate);
+        for (bytes, loss) in seconds {
+            at += Duration::from_secs(1);
+            total += bytes;
+            losses.handle(at, total, *loss, estimate);
+        }
+        losses.bps
+    }
+
+    #[test]
+    fn heavy_losses_say_what_the_network_carries_and_quiet_seconds_lift_it() {
+        let mut losses = Losses::default();
+        assert_eq!(tell(&mut losses, &[(200_000, 0.5)], ESTIMATE), Some(720_000));
+        assert!(tell(&mut losses, &[(80_000, 0.1); 3], ESTIMATE).unwrap() > 800_000, "some loss is no reason to stay");
+        assert_eq!(tell(&mut losses, &[(80_000, 0.0); 6], ESTIMATE), None);
+    }
+
+    #[test]
+    fn two_packets_of_a_voice_and_a_path_that_is_gone_say_nothing() {
+        assert_eq!(tell(&mut Losses::default(), &[(6_000, 0.3); 5], ESTIMATE), None);
+        assert_eq!(tell(&mut Losses::default(), &[(200_000, 1.0); 3], ESTIMATE), None);
+    }
+
+    #[test]
+    fn without_an_estimate_losses_hold_nothing_down() {
+        let mut losses = Losses::default();
+        assert_eq!(tell(&mut losses, &[(200_000, 0.5)], None), None);
+        tell(&mut losses, &[(200_000, 0.5)], ESTIMATE);
+        assert_eq!(tell(&mut losses, &[(200_000, 0.0); 500], None), None);
     }
 }

@@ -9,6 +9,12 @@ use super::{allocator::Step, dependency::Structure, frames::Frame, rates::Rates,
 
 /// A stream without packets for this long has stopped; another may take over.
 const STALE_AFTER: Duration = Duration::from_millis(500);
+/// Packets closer together than this are of one picture.
+const SAME_PICTURE: Duration = Duration::from_millis(5);
+/// Longer pauses are none between pictures.
+const INTERVAL_MAX: Duration = Duration::from_secs(2);
+/// Changes of a stream's codec or layer are believed this far apart.
+const CHANGE_SPACING: Duration = Duration::from_secs(1);
 /// Three layers in two codecs, and SSRC changes, of which only the newest matter.
 const ENCODINGS_MAX: usize = 8;
 
@@ -30,7 +36,17 @@ pub struct Encoding {
     pub structure: Structure,
     rates: Rates,
     last_seen: Instant,
+    /// Between its pictures, about.
+    interval: Duration,
+    changed: Instant,
     flows: bool,
+}
+
+impl Encoding {
+    /// Whether it has stopped: it is silent for far longer than between its pictures.
+    fn is_stale(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_seen) > STALE_AFTER.max(self.interval * 3)
+    }
 }
 
 #[derive(Default)]
@@ -45,7 +61,7 @@ impl Encodings {
     pub fn see(&mut self, now: Instant, ssrc: u32, origin: &Origin) -> &mut Encoding {
         let mut changed = false;
         for encoding in &mut self.list {
-            let flows = encoding.ssrc == ssrc || now.saturating_duration_since(encoding.last_seen) <= STALE_AFTER;
+            let flows = encoding.ssrc == ssrc || !encoding.is_stale(now);
             changed |= std::mem::replace(&mut encoding.flows, flows) != flows;
         }
         let at = match self.list.iter().position(|encoding| encoding.ssrc == ssrc) {
@@ -55,7 +71,7 @@ impl Encodings {
                 if self.list.len() >= ENCODINGS_MAX
                     && let Some(oldest) = (0..self.list.len()).min_by_key(|at| self.list[*at].last_seen)
                 {
-                    self.list.swap_remove(oldest);
+                    self.list.remove(oldest);
                 }
                 let structure = Structure::default();
                 self.list.push(Encoding {
@@ -64,15 +80,22 @@ impl Encodings {
                     structure,
                     rates: Rates::default(),
                     last_seen: now,
+                    interval: Duration::ZERO,
+                    changed: now,
                     flows: true,
                 });
                 self.list.len() - 1
             }
         };
         let encoding = &mut self.list[at];
+        let gap = now.saturating_duration_since(encoding.last_seen).min(INTERVAL_MAX);
+        if gap > SAME_PICTURE {
+            encoding.interval = (encoding.interval * 3 + gap) / 4;
+        }
         encoding.last_seen = now;
-        if encoding.origin != *origin {
-            encoding.origin = *origin;
+        // A sender may change its codec; one that does so all the time makes work for everybody.
+        if encoding.origin != *origin && now.saturating_duration_since(encoding.changed) >= CHANGE_SPACING {
+            (encoding.origin, encoding.changed) = (*origin, now);
             changed = true;
         }
         self.version = self.version.wrapping_add(u32::from(changed));
@@ -87,16 +110,19 @@ impl Encodings {
     }
 
     /// What the track takes in all, bits per second.
-    pub fn bps(&self) -> u64 {
-        let flowing = self.list.iter().filter(|encoding| encoding.flows);
+    pub fn bps(&self, now: Instant) -> u64 {
+        let flowing = self.list.iter().filter(|encoding| !encoding.is_stale(now));
         flowing.map(|encoding| encoding.rates.up_to(usize::MAX - 1, usize::MAX - 1)).sum()
     }
 
     /// The ways in which a receiver could get the track within its view, cheapest first; those whose rate is not known yet
     /// are left out. Fewer pictures a second come before none, and before them the next better layer.
-    pub fn steps(&self, view: View, takes: impl Fn(&PayloadParams) -> bool) -> Vec<Step> {
+    pub fn steps(&self, now: Instant, view: View, takes: impl Fn(&PayloadParams) -> bool) -> Vec<Step> {
         let of_kind = |backup: bool| {
-            let fits = self.list.iter().filter(|it| it.flows && it.origin.backup == backup && takes(&it.origin.params));
+            let fits = self
+                .list
+                .iter()
+                .filter(|it| !it.is_stale(now) && it.origin.backup == backup && takes(&it.origin.params));
             let mut fits: Vec<_> = fits.collect();
             fits.sort_by_key(|encoding| encoding.origin.rank);
             fits

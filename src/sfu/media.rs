@@ -31,6 +31,10 @@ use crate::{
 /// Lengths of Opus packets that a level may count for (RFC 6716 section 2.1.4 allows 2.5 to 120 ms); keeps silence
 /// between two packets from counting as sound.
 const PACKET_LENGTHS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(120));
+/// The largest payload that is forwarded: what a network carries in one datagram.
+const PAYLOAD_BYTES_MAX: usize = 1_500;
+/// A publisher that changes its codec all the time is announced anew this often at most.
+const CODEC_TOLD_EVERY: Duration = Duration::from_secs(5);
 
 impl Room {
     pub(super) fn handle_packet(&mut self, now: Instant, key: ParticipantKey, packet: RtpPacket, cx: &mut Context) {
@@ -42,6 +46,11 @@ impl Room {
         cx.stats.received(kind, packet.payload.len());
         if !participant.budget.take_media(now) {
             cx.stats.dropped_flood += 1;
+            return;
+        }
+        // What receivers get is this and our headers; str0m takes for granted that it fits.
+        if packet.payload.len() > PAYLOAD_BYTES_MAX {
+            cx.stats.dropped_malformed += 1;
             return;
         }
         if track.muted {
@@ -100,7 +109,9 @@ impl Room {
             if packet.frame.keyframe {
                 track.keyframe_arrived(packet.source);
             }
-            if !origin.backup && track.codec.replace(codec) != Some(codec) {
+            let told = track.codec.is_some_and(|(told, at)| told == codec || now < at + CODEC_TOLD_EVERY);
+            if packet.frame.keyframe && !origin.backup && !told {
+                track.codec = Some((codec, now));
                 let (owner, track) = (track.owner, track.sid.clone());
                 self.emit(owner, EventKind::TrackCodec { track, mime_type: mime_type(codec) }, cx);
             }

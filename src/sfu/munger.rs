@@ -141,6 +141,8 @@ pub struct Vp8Munger {
     /// From which picture of the source on which offset counts; the newest last.
     offsets: VecDeque<(u16, u16)>,
     tl0_offset: u8,
+    /// Of the source, sent or left out.
+    newest: Option<u16>,
     last_picture: Option<u16>,
     last_tl0: Option<u8>,
 }
@@ -150,14 +152,24 @@ impl Vp8Munger {
         self.switched = true;
         self.pending = true;
         self.offsets.clear();
+        self.newest = None;
     }
 
     /// A picture is left out: the next one takes its number.
     pub fn skip(&mut self, descriptor: &Vp8Descriptor) {
         let Some(picture) = descriptor.picture_id().filter(|_| !self.pending) else { return };
+        // One that comes late has a gap of its own already.
+        if !self.is_ahead(picture) {
+            return;
+        }
+        self.newest = Some(picture);
         self.switched = true;
         let offset = self.offsets.back().map_or(0, |(_, offset)| *offset);
         self.push_offset(picture.wrapping_add(1) & PICTURE_MASK, offset.wrapping_sub(1));
+    }
+
+    fn is_ahead(&self, picture: u16) -> bool {
+        self.newest.is_none_or(|newest| (1..PICTURE_MASK / 2).contains(&(picture.wrapping_sub(newest) & PICTURE_MASK)))
     }
 
     fn push_offset(&mut self, from: u16, offset: u16) {
@@ -187,7 +199,10 @@ impl Vp8Munger {
         }
         let picture = picture.map(|picture| picture.wrapping_add(self.offset(picture)) & PICTURE_MASK);
         let tl0 = tl0.map(|tl0| tl0.wrapping_add(self.tl0_offset));
-        (self.last_picture, self.last_tl0) = (picture.or(self.last_picture), tl0.or(self.last_tl0));
+        if descriptor.picture_id().is_none_or(|id| self.newest == Some(id) || self.is_ahead(id)) {
+            self.newest = descriptor.picture_id();
+            (self.last_picture, self.last_tl0) = (picture.or(self.last_picture), tl0.or(self.last_tl0));
+        }
         if !self.switched {
             return None;
         }
@@ -292,6 +307,30 @@ mod tests {
         munger.resume();
         let (_, time) = munger.map(2, 10, now + Duration::from_secs(1)).unwrap();
         assert_eq!(time, 50_000 + 90_000);
+    }
+
+    #[test]
+    fn a_picture_that_is_left_out_late_takes_no_number_back() {
+        let descriptor = |picture: u16| {
+            let payload = [0x90, 0x80, 0x80 | (picture >> 8) as u8, picture as u8, 0x01, 0];
+            Vp8Descriptor::parse(&payload).unwrap()
+        };
+        let mut munger = Vp8Munger::default();
+        munger.map(&descriptor(10));
+        munger.skip(&descriptor(11));
+        let numbered = |munger: &mut Vp8Munger, picture| {
+            munger.map(&descriptor(picture));
+            munger.last_picture.unwrap()
+        };
+        assert_eq!(numbered(&mut munger, 12), 11);
+        // 13 is lost before us, 14 goes on; 13 comes late and is left out.
+        assert_eq!(numbered(&mut munger, 14), 13);
+        munger.skip(&descriptor(13));
+        assert_eq!(numbered(&mut munger, 15), 14);
+        // One that comes late and is sent changes nothing for those after it.
+        munger.map(&descriptor(12));
+        munger.switch();
+        assert_eq!(numbered(&mut munger, 900), 15);
     }
 
     #[test]

@@ -287,8 +287,12 @@ impl Room {
             track.set_muted(muted);
             if !muted {
                 let needed: Vec<_> = track.subscriptions.iter().filter_map(Subscription::keyframe_source).collect();
+                let receivers: Vec<_> = track.subscriptions.iter().map(|it| it.subscriber).collect();
                 for ssrc in needed {
                     self.need_keyframe(now, key, ssrc, cx);
+                }
+                for receiver in receivers {
+                    self.video_attached(now, receiver, cx);
                 }
             }
         }
@@ -341,6 +345,7 @@ impl Room {
         if subscription.is_some_and(|subscription| subscription.set_view(view)) {
             self.subscriber_needs_keyframe(now, track_key, key, cx);
         }
+        self.video_attached(now, key, cx);
     }
 
     pub fn send_data(

@@ -184,6 +184,11 @@ impl Subscription {
         if self.best_of != Some(encodings.version()) {
             self.best = encodings.best(target.layer, |params| takes(params).is_some());
             self.best_of = Some(encodings.version());
+            // The publisher changed the codec of this very stream.
+            let source = self.source.and_then(|source| encodings.get(source));
+            if self.live && source.is_some_and(|source| takes(&source.origin.params) != self.taken) {
+                self.interrupt();
+            }
             if std::mem::take(&mut self.cut) && self.best != self.source {
                 self.interrupt();
             }

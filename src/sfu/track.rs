@@ -34,8 +34,8 @@ pub struct Track {
     pub injector: Option<Injector>,
     pub lanes: TrackLanes,
     pub encodings: Encodings,
-    /// In which its publisher sends video, once that is seen.
-    pub codec: Option<Codec>,
+    /// In which its publisher sends video, once that is seen, and when it was told.
+    pub codec: Option<(Codec, Instant)>,
     keyframes: KeyframeRequests,
     /// Of sound: what was lost on its way here, and what goes to receivers once more.
     pub rebuilder: Rebuilder,

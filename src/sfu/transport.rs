@@ -208,6 +208,9 @@ pub struct Transport {
     /// The user name by which the demultiplexer finds it.
     pub routed_ufrag: String,
     channels: Channels,
+    congestion_control: bool,
+    /// The client reports on single packets (transport-wide feedback).
+    feeds_back: bool,
     formats: Formats,
     /// Payload types that carry retransmissions, to count them: a bit for each.
     rtx: u128,
@@ -241,6 +244,8 @@ impl Transport {
             pending: None,
             routed_ufrag: String::new(),
             channels: Channels::default(),
+            congestion_control: config.congestion_control,
+            feeds_back: false,
             formats: Formats::default(),
             rtx: 0,
             redundant: Vec::new(),
@@ -677,16 +682,19 @@ impl Transport {
     /// What str0m found out about the network.
     fn handle_measured(&mut self, event: &Event, sink: &mut Sink<'_>) {
         match event {
+            Event::EgressBitrateEstimate(_) | Event::PeerStats(_) if !self.congestion_control => {}
             Event::EgressBitrateEstimate(BweKind::Twcc { estimate, can_probe }) => {
+                self.feeds_back = *can_probe;
                 sink.notices.push(Notice::Bandwidth(can_probe.then_some(estimate.as_u64())));
             }
-            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) => {
+            // For clients that tell no more than this.
+            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) if !self.feeds_back => {
                 sink.notices.push(Notice::Bandwidth(Some(estimate.as_u64())));
             }
             Event::PeerStats(stats) => {
                 if let Some(loss) = stats.egress_loss_fraction {
                     self.losses.handle_report(self.now, Some(loss));
-                    sink.notices.push(Notice::Sent(stats.bytes_tx, loss));
+                    sink.notices.push(Notice::Sent(stats.peer_bytes_tx, loss));
                 }
             }
             Event::MediaEgressStats(stats) => {
