@@ -66,7 +66,8 @@ def serve(arguments):
     async def on_request(request: JobRequest):
         tell("request", name=arguments.name, room=request.room.name, metadata=request.job.metadata)
         if arguments.refuse:
-            await request.reject()
+            # Only this worker: the job is for another one.
+            await request.reject(terminate=False)
         else:
             await request.accept(name="The hum", attributes={"hums": str(arguments.hertz)})
 
