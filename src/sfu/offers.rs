@@ -6,7 +6,8 @@
 //! Invariants: a section carries a track only from the answer on; a section never goes from one track to another in one
 //! offer, it is offered inactive once between, so that the client sees the one end and the other begin. Nor does it go back
 //! to a track that it had before while the connection may have more sections: LiveKit's Rust core, which is in most SDKs,
-//! announces a track once for each section and never again.
+//! announces a track once for each section and never again. And no description names one track twice, or that core cannot
+//! read it: what a client drops while it is being offered is over with the answer, even if it takes the same track again.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,16 @@ pub struct OfferPlan {
 struct InFlight {
     id: u32,
     release: Vec<String>,
-    /// Sections and the tracks that they carry once it is answered.
-    carry: Vec<(String, TrackKey, MediaKind)>,
+    carry: Vec<Carry>,
+}
+
+/// A section of an offer, and the track that it carries once that is answered.
+struct Carry {
+    mid: String,
+    track: TrackKey,
+    kind: MediaKind,
+    /// The client dropped the track meanwhile: clients show what they are offered before they answer.
+    dropped: bool,
 }
 
 /// What an answer made true.
@@ -81,16 +90,23 @@ impl Offers {
     /// The client is not to receive this track any more.
     pub fn unwish(&mut self, now: Instant, track: TrackKey) {
         self.down.unwish(track);
+        for carry in self.carried_by_offer().filter(|carry| carry.track == track) {
+            carry.dropped = true;
+        }
         self.schedule(now);
     }
 
     /// The client is to receive nothing of what it received. What is being offered to it ends with the answer.
     pub fn unwish_all(&mut self, now: Instant) {
         self.down.unwish_all();
-        for (_, track, _) in self.in_flight.iter_mut().flat_map(|offer| &mut offer.carry) {
-            *track = TrackKey::dangling();
+        for carry in self.carried_by_offer() {
+            carry.dropped = true;
         }
         self.schedule(now);
+    }
+
+    fn carried_by_offer(&mut self) -> impl Iterator<Item = &mut Carry> {
+        self.in_flight.iter_mut().flat_map(|offer| &mut offer.carry)
     }
 
     pub fn set_view(&mut self, track: TrackKey, view: View) {
@@ -105,8 +121,8 @@ impl Offers {
     /// The client came back on another socket: an answer that was under way is lost, and its addresses may be others.
     pub fn restart(&mut self, now: Instant) {
         if let Some(lost) = self.in_flight.take() {
-            for (_, track, _) in lost.carry {
-                self.detach(track);
+            for carry in lost.carry.into_iter().filter(|carry| !carry.dropped) {
+                self.detach(carry.track);
             }
         }
         self.ice_restart = true;
@@ -170,7 +186,8 @@ impl Offers {
     /// The offer was made; `mids` are the names of the sections that it adds, in the plan's order.
     pub fn sent(&mut self, plan: OfferPlan, mids: Vec<String>) {
         let added = mids.into_iter().zip(plan.add).map(|(mid, (track, kind))| (mid, track, kind));
-        let carry = plan.reuse.into_iter().chain(added).collect();
+        let carry = |(mid, track, kind)| Carry { mid, track, kind, dropped: false };
+        let carry = plan.reuse.into_iter().chain(added).map(carry).collect();
         self.in_flight = Some(InFlight { id: plan.id, release: plan.release, carry });
     }
 
@@ -181,9 +198,9 @@ impl Offers {
             section.usage = Use::Free;
         }
         let mut outcome = AnswerOutcome { attached: Vec::new(), idle: release };
-        for (mid, track, kind) in carry {
-            // It may have ended while the offer was under way.
-            let wish = self.down.wishes.iter().find(|wish| wish.track == track);
+        for Carry { mid, track, kind, dropped } in carry {
+            // It may have ended while the offer was under way. A wish that is there again is another one.
+            let wish = self.down.wishes.iter().find(|wish| wish.track == track && !dropped);
             let usage = if wish.is_some() { Use::Carries(track) } else { Use::Released };
             let at = self.down.sections.iter().position(|section| section.mid == mid).unwrap_or_else(|| {
                 self.down.sections.push(Section::new(mid.clone(), kind, usage));
@@ -209,6 +226,10 @@ impl Offers {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::sfu::slots::Slots;
 
@@ -248,6 +269,17 @@ mod tests {
             let mids = mids.collect();
             self.offers.sent(plan.clone(), mids);
             Some(plan)
+        }
+
+        /// The offer that is due, and which tracks its sections name.
+        fn describe(&mut self) -> Option<(u32, Vec<(String, TrackKey)>)> {
+            let before = self.mids;
+            let plan = self.offer()?;
+            let named = (before + 1..).zip(&plan.add).map(|(mid, (track, _))| (format!("m{mid}"), *track));
+            let named = named.chain(plan.reuse.iter().map(|(mid, track, _)| (mid.clone(), *track)));
+            let carried = (1..=before).map(|mid| format!("m{mid}"));
+            let carried = carried.filter_map(|mid| self.offers.carried(&mid).map(|track| (mid, track)));
+            Some((plan.id, named.chain(carried).collect()))
         }
 
         fn answer(&mut self, id: u32) -> AnswerOutcome {
@@ -342,6 +374,25 @@ mod tests {
     }
 
     #[test]
+    fn a_track_that_is_dropped_and_taken_again_before_the_answer_is_on_one_section_only() {
+        let mut story = Story::new();
+        let one = story.track(VIDEO);
+        story.offers.wish(story.now, one, VIDEO);
+        let early = story.offer().unwrap();
+        story.offers.unwish(story.now, one);
+        story.offers.wish(story.now, one, VIDEO);
+        assert!(story.answer(early.id).attached.is_empty(), "the client dropped what was offered");
+        assert_eq!(story.offers.carried("m1"), None);
+        let again = story.offer().unwrap();
+        assert_eq!(
+            (again.release.as_slice(), again.add.as_slice()),
+            (["m1".to_owned()].as_slice(), [(one, VIDEO)].as_slice())
+        );
+        assert_eq!(story.answer(again.id).attached, [("m2".into(), one, View::default())]);
+        assert_eq!(story.offer(), None);
+    }
+
+    #[test]
     fn a_client_that_comes_back_is_offered_anew_what_was_under_way() {
         let mut story = Story::new();
         let one = story.track(VIDEO);
@@ -362,5 +413,63 @@ mod tests {
             story.offers.wish(story.now, track, AUDIO);
         }
         assert_eq!(story.offer().unwrap().add.len(), SECTIONS_MAX);
+    }
+
+    /// A client with LiveKit's Rust core: it takes a track when a description names it on a section for the first time.
+    #[derive(Default)]
+    struct Core {
+        known: HashSet<(String, TrackKey)>,
+        /// What its user wants, and of it what is there.
+        wants: HashSet<TrackKey>,
+        has: HashSet<TrackKey>,
+    }
+
+    impl Core {
+        fn handle_offer(&mut self, described: &[(String, TrackKey)]) {
+            let tracks: HashSet<_> = described.iter().map(|(_, track)| track).collect();
+            assert_eq!(tracks.len(), described.len(), "a description with a track twice cannot be read");
+            for (mid, track) in described {
+                if self.known.insert((mid.clone(), *track)) && self.wants.contains(track) {
+                    self.has.insert(*track);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// Whenever its user drops tracks and takes them again, before an offer, after it, before its answer is here: in
+        /// the end everything that is wanted is there.
+        #[test]
+        fn what_is_taken_again_comes_again_whenever_that_is(steps in prop::collection::vec((0..5_u8, 0..3_usize), 1..60)) {
+            let mut story = Story::new();
+            let tracks = [VIDEO, VIDEO, AUDIO].map(|kind| (story.track(kind), kind));
+            let mut core = Core::default();
+            let (mut unread, mut unanswered) = (None, None);
+            let quiet = (0..4).flat_map(|_| (2..5).map(|step| (step, 0)));
+            for (step, which) in steps.into_iter().chain(quiet) {
+                let (track, kind) = tracks[which];
+                match step {
+                    0 if core.wants.insert(track) => assert!(story.offers.wish(story.now, track, kind)),
+                    1 if core.wants.remove(&track) => {
+                        core.has.remove(&track);
+                        story.offers.unwish(story.now, track);
+                    }
+                    2 => unread = story.describe().or(unread),
+                    3 => {
+                        if let Some((id, described)) = unread.take() {
+                            core.handle_offer(&described);
+                            unanswered = Some(id);
+                        }
+                    }
+                    4 => {
+                        if let Some(id) = unanswered.take() {
+                            story.answer(id);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(core.has, core.wants);
+        }
     }
 }
