@@ -23,6 +23,11 @@ use crate::id::TrackSid;
 const REQUIREMENT_DELAY: Duration = Duration::from_millis(10);
 /// Requests for sections are this far apart, since each costs the client a negotiation.
 const REQUIREMENT_INTERVAL: Duration = Duration::from_millis(150);
+/// A request that no offer follows is made again after this, and then ever later: LiveKit's Rust core can lose one that
+/// comes as it has just sent an offer.
+const REQUIREMENT_AGAIN: Duration = Duration::from_secs(2);
+/// How often that pause is doubled.
+const DOUBLINGS_MAX: u32 = 4;
 /// Browsers may change a track's id. A section and an announcement of one kind that stay alone for this long are
 /// taken for each other; before that the right partner of either may still be under way.
 const MATCH_BY_KIND_AFTER: Duration = Duration::from_millis(300);
@@ -96,6 +101,8 @@ pub struct Negotiation {
     asked: Option<[u32; 2]>,
     require_at: Option<Instant>,
     required_at: Option<Instant>,
+    /// How often that was asked for in vain.
+    repeated: u32,
 }
 
 impl Negotiation {
@@ -114,6 +121,7 @@ impl Negotiation {
         self.offered = true;
         self.asked = None;
         self.require_at = None;
+        self.repeated = 0;
         for section in offered {
             if let Some(kind) = section.kind {
                 self.offer_downlink(section, kind, &mut outcome);
@@ -366,9 +374,11 @@ impl Negotiation {
     fn update_requirement(&mut self, now: Instant) {
         let lacking = self.lacking();
         let covered = self.asked.is_some_and(|asked| lacking[0] <= asked[0] && lacking[1] <= asked[1]);
-        if self.fixed || !self.offered || covered || !self.must_negotiate() {
+        if self.fixed || !self.offered || !self.must_negotiate() {
             self.require_at = None;
-        } else if self.require_at.is_none() {
+        } else if covered {
+            self.require_at = self.required_at.map(|at| at + REQUIREMENT_AGAIN * (1 << self.repeated));
+        } else if self.require_at.is_none_or(|at| at > now + REQUIREMENT_INTERVAL) {
             let spaced = self.required_at.map(|at| at + REQUIREMENT_INTERVAL);
             self.require_at = Some((now + REQUIREMENT_DELAY).max(spaced.unwrap_or(now)));
         }
@@ -384,10 +394,16 @@ impl Negotiation {
             let lacking = self.lacking();
             let asked = self.asked.unwrap_or_default();
             let more = [lacking[0].saturating_sub(asked[0]), lacking[1].saturating_sub(asked[1])];
+            if more == [0; 2] && self.asked.is_some() {
+                self.repeated = (self.repeated + 1).min(DOUBLINGS_MAX);
+            }
             self.asked = Some([asked[0] + more[0], asked[1] + more[1]]);
             self.required_at = Some(now);
             (more[0], more[1])
         });
+        if required.is_some() {
+            self.update_requirement(now);
+        }
         TimeoutOutcome { required, published }
     }
 }

@@ -89,6 +89,29 @@ fn requests_are_spaced_and_later_wishes_ask_for_the_difference() {
 }
 
 #[test]
+fn a_request_that_no_offer_follows_is_made_again_and_adds_no_sections() {
+    let (start, [a, b]) = (Instant::now(), keys());
+    let mut negotiation = Negotiation::default();
+    negotiation.handle_offer(start, &[]);
+    negotiation.wish(start, a, Audio);
+    let mut asked = Vec::new();
+    while let Some(at) = negotiation.poll_timeout().filter(|at| *at < start + ms(100_000)) {
+        asked.push(((at - start).as_secs(), negotiation.handle_timeout(at).required));
+    }
+    let again = [2, 6, 14, 30, 62, 94].map(|secs| (secs, Some((0, 0))));
+    assert_eq!(asked, [vec![(0, Some((1, 0)))], again.to_vec()].concat());
+    // Another wish does not wait for that, and who offers is asked for no more than lacks.
+    let later = start + ms(100_000);
+    negotiation.wish(later, b, Audio);
+    assert_eq!(negotiation.handle_timeout(later + REQUIREMENT_DELAY).required, Some((1, 0)));
+    negotiation.handle_offer(later + ms(20), &[downlink("0", Audio), downlink("1", Audio)]);
+    assert_eq!(negotiation.poll_timeout(), None);
+    negotiation.unwish(later + ms(30), a);
+    assert_eq!(negotiation.handle_timeout(later + ms(200)).required, Some((0, 0)));
+    assert_eq!(negotiation.poll_timeout(), Some(later + ms(200) + REQUIREMENT_AGAIN), "the pauses begin anew");
+}
+
+#[test]
 fn a_section_is_answered_inactive_once_between_two_tracks() {
     let (start, [a, b]) = (Instant::now(), keys());
     let mut negotiation = Negotiation::default();
