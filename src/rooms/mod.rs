@@ -20,6 +20,7 @@ mod hooks;
 mod link;
 mod moving;
 mod opening;
+mod overtaking;
 mod participant;
 mod places;
 mod publish;

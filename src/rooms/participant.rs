@@ -14,6 +14,7 @@ use super::{
     direct::Visit,
     dynacast::Demand,
     forwarding::{Double, Outlet},
+    overtaking::Overtaking,
     quota::Seat,
     silence::Silence,
 };
@@ -123,6 +124,9 @@ pub(super) struct Participant {
     pub auto_subscribe: bool,
     /// What it asked for, by track, against `auto_subscribe`.
     pub wanted: HashMap<TrackSid, bool>,
+    /// Whether its words about subscriptions may come in another order than they were said in, and those that did.
+    pub may_overtake: bool,
+    pub overtaking: Overtaking,
     /// What the media worker was told that it gets.
     pub subscribed: HashSet<TrackSid>,
     /// How much of what it gets it wants to see, where that is not all.
@@ -184,6 +188,8 @@ impl Participant {
             tracks: Vec::new(),
             auto_subscribe: true,
             wanted: HashMap::new(),
+            may_overtake: false,
+            overtaking: Overtaking::default(),
             subscribed: HashSet::new(),
             views: HashMap::new(),
             permission: None,

@@ -10,7 +10,7 @@ use proto::{
 };
 
 use super::{
-    LinkId, Now,
+    LinkId, Now, overtaking,
     participant::{DropOnResume, Participant},
     room::Room,
 };
@@ -80,6 +80,7 @@ pub(super) fn apply_join_request(p: &mut Participant, request: &JoinRequest) {
     if let Some(client) = &request.client_info {
         p.protocol = client.protocol;
         p.client_protocol = client.client_protocol;
+        p.may_overtake = overtaking::may_overtake(client.sdk());
         p.capabilities = client.capabilities.iter().copied().take(CAPABILITIES_MAX).collect();
     }
     // Absent settings: what proto3 makes of absence is `false`, which no client means.
@@ -113,7 +114,7 @@ impl Room {
             Ask::Answer(answer) => self.answer(now, &sid, answer),
             Ask::AddTrack(request) => self.add_track(now, &sid, request),
             Ask::Mute(mute) => self.mute_track(&sid, &mute.sid, mute.muted),
-            Ask::Subscription(update) => self.update_subscription(&sid, &update),
+            Ask::Subscription(update) => self.handle_subscription(now, &sid, &update),
             Ask::TrackSetting(settings) => self.update_track_settings(&sid, &settings),
             Ask::SubscriptionPermission(permission) => self.set_permission(&sid, permission),
             Ask::SyncState(state) => self.sync_state(now, &sid, state),

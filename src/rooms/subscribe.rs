@@ -4,7 +4,7 @@ use livekit_protocol as proto;
 use proto::{SubscriptionError, TrackType, signal_response::Message as Response};
 
 use super::{
-    dynacast,
+    Now, dynacast,
     participant::{Participant, Track},
     room::Room,
 };
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Wishes of one client about single tracks. A room of 50 has 150 tracks; the rest is for tracks that have gone.
-const WISHES_MAX: usize = 512;
+pub(super) const WISHES_MAX: usize = 512;
 /// The name of a track that a wish is kept for: ours have 15 bytes. Clients may wish for tracks that are still to come.
 pub(super) const WISH_BYTES_MAX: usize = 64;
 /// Entries that one message about subscriptions may have.
@@ -72,10 +72,26 @@ impl Room {
         }
     }
 
+    /// The client's own word, in the order in which it seems to have been said.
+    pub(super) fn handle_subscription(&mut self, now: Now, sid: &ParticipantSid, update: &proto::UpdateSubscription) {
+        let Some(p) = self.get_mut(sid) else { return };
+        let mut taken_again = Vec::new();
+        if p.may_overtake {
+            let tracks = named(update).filter(|track| track.as_str().len() <= WISH_BYTES_MAX).collect();
+            let (wanted, auto_subscribe) = (&p.wanted, p.auto_subscribe);
+            let has = |track: &TrackSid| wanted.get(track).copied().unwrap_or(auto_subscribe);
+            taken_again = p.overtaking.handle(now.at, tracks, update.subscribe, has);
+        }
+        self.update_subscription(sid, update);
+        if !taken_again.is_empty() {
+            let track_sids = taken_again.iter().map(|track| track.as_str().to_owned()).collect();
+            let again = proto::UpdateSubscription { track_sids, subscribe: true, participant_tracks: Vec::new() };
+            self.update_subscription(sid, &again);
+        }
+    }
+
     pub(super) fn update_subscription(&mut self, sid: &ParticipantSid, update: &proto::UpdateSubscription) {
-        let named = update.track_sids.iter().chain(update.participant_tracks.iter().flat_map(|p| &p.track_sids));
-        for track in named.take(ENTRIES_MAX) {
-            let track = TrackSid::from(track.as_str());
+        for track in named(update) {
             let Some(p) = self.get_mut(sid) else { return };
             let fits = track.as_str().len() <= WISH_BYTES_MAX && p.wanted.len() < WISHES_MAX;
             if fits || p.wanted.contains_key(&track) {
@@ -167,6 +183,12 @@ impl Room {
     pub(super) fn owner_of(&self, track: &TrackSid) -> Option<ParticipantSid> {
         self.participants.iter().find(|p| p.live_tracks().any(|t: &Track| t.sid == *track)).map(|p| p.sid.clone())
     }
+}
+
+/// The tracks that a message names, in either of its lists.
+fn named(update: &proto::UpdateSubscription) -> impl Iterator<Item = TrackSid> {
+    let by_participant = update.participant_tracks.iter().flat_map(|p| &p.track_sids);
+    update.track_sids.iter().chain(by_participant).take(ENTRIES_MAX).map(|track| TrackSid::from(track.as_str()))
 }
 
 fn wants(from: &Participant, to: &Participant, track: &TrackSid) -> bool {

@@ -101,6 +101,35 @@ fn publishing_needs_the_right_source_and_room_for_it() {
 }
 
 #[test]
+fn a_track_that_is_dropped_and_taken_again_at_once_comes_in_whichever_order_that_is_heard() {
+    use proto::client_info::Sdk;
+    // Leaving and taking, as the media worker hears of them. LiveKit's Rust core names each track in both lists.
+    let heard = |sdk: Sdk, words: [bool; 2], pause: Duration| -> Vec<bool> {
+        let mut story = Story::new();
+        let ada = story.enter("ada");
+        let track = story.publish(&ada, microphone("mic"));
+        let client_info = Some(proto::ClientInfo { sdk: sdk as i32, ..Default::default() });
+        let bob = story.join_with(claims("bob"), JoinRequest { client_info, ..Default::default() }).unwrap();
+        story.look();
+        for subscribe in words {
+            let track_sids = vec![track.as_str().to_owned()];
+            let by_participant =
+                proto::ParticipantTracks { participant_sid: ada.sid.to_string(), track_sids: track_sids.clone() };
+            let participant_tracks = vec![by_participant];
+            let update = proto::UpdateSubscription { track_sids, subscribe, participant_tracks };
+            story.ask(&bob, Ask::Subscription(update));
+            story.now.at += pause;
+        }
+        story.look().subscriptions().into_iter().map(|(_, _, subscribed)| subscribed).collect()
+    };
+    let soon = Duration::from_millis(50);
+    assert_eq!(heard(Sdk::Python, [false, true], soon), [false, true]);
+    assert_eq!(heard(Sdk::Python, [true, false], soon), [false, true], "as it was meant");
+    assert_eq!(heard(Sdk::Python, [true, false], Duration::from_secs(1)), [false], "that late it is meant so");
+    assert_eq!(heard(Sdk::Js, [true, false], soon), [false], "browsers send in order");
+}
+
+#[test]
 fn what_others_are_told_of_a_client_is_bounded() {
     let mut story = Story::new();
     let info = proto::ClientInfo { capabilities: vec![1; 10_000], ..Default::default() };
