@@ -1,6 +1,7 @@
 //! What one client is to receive, and which sections of its connection carry it; whoever it is that offers.
 
 use super::{MediaKind, subscription::View, track::TrackKey};
+use crate::id::TrackSid;
 
 /// Tracks that one client may receive.
 pub const WISHES_MAX: usize = 256;
@@ -24,8 +25,9 @@ pub struct Section {
     pub usage: Use,
     /// Whether the client takes anything on it.
     pub receives: bool,
-    /// Tracks that it was offered for, the newest last. When full the oldest is forgotten.
-    earlier: Vec<TrackKey>,
+    /// Tracks that it was offered for, the newest last. When full the oldest is forgotten. By the names that clients know:
+    /// a track of another worker's is another one here each time that it is taken, under the same name.
+    earlier: Vec<TrackSid>,
 }
 
 impl Section {
@@ -34,12 +36,12 @@ impl Section {
     }
 
     /// Whether it was offered for this track before.
-    pub fn knows(&self, track: TrackKey) -> bool {
-        self.earlier.contains(&track)
+    pub fn knows(&self, track: &TrackSid) -> bool {
+        self.earlier.contains(track)
     }
 
     /// It was offered for this track.
-    pub fn remember(&mut self, track: TrackKey) {
+    pub fn remember(&mut self, track: TrackSid) {
         self.earlier.retain(|earlier| *earlier != track);
         if self.earlier.len() == EARLIER_MAX {
             self.earlier.remove(0);
@@ -51,6 +53,7 @@ impl Section {
 /// A track that this client is to receive.
 pub struct Wish {
     pub track: TrackKey,
+    pub sid: TrackSid,
     pub kind: MediaKind,
     pub view: View,
     /// A section carries it, or has been offered for it.
@@ -65,11 +68,11 @@ pub struct Downlinks {
 
 impl Downlinks {
     /// The client is to receive this track. False where it is already, or may have no more.
-    pub fn wish(&mut self, track: TrackKey, kind: MediaKind) -> bool {
+    pub fn wish(&mut self, track: TrackKey, sid: &TrackSid, kind: MediaKind) -> bool {
         if self.wishes.len() >= WISHES_MAX || self.wishes.iter().any(|wish| wish.track == track) {
             return false;
         }
-        self.wishes.push(Wish { track, kind, view: View::default(), attached: false });
+        self.wishes.push(Wish { track, sid: sid.clone(), kind, view: View::default(), attached: false });
         true
     }
 

@@ -298,8 +298,8 @@ impl Negotiation {
     }
 
     /// The client is to receive this track. False where it is already, or may have no more.
-    pub fn wish(&mut self, now: Instant, track: TrackKey, kind: MediaKind) -> bool {
-        let new = self.down.wish(track, kind);
+    pub fn wish(&mut self, now: Instant, track: TrackKey, sid: &TrackSid, kind: MediaKind) -> bool {
+        let new = self.down.wish(track, sid, kind);
         self.update_requirement(now);
         new
     }

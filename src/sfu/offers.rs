@@ -17,6 +17,7 @@ use super::{
     subscription::View,
     track::TrackKey,
 };
+use crate::id::TrackSid;
 
 /// Several tracks often come at once: one offer serves all that come within.
 const OFFER_DELAY: Duration = Duration::from_millis(10);
@@ -46,6 +47,7 @@ struct InFlight {
 struct Carry {
     mid: String,
     track: TrackKey,
+    sid: Option<TrackSid>,
     kind: MediaKind,
     /// The client dropped the track meanwhile: clients show what they are offered before they answer.
     dropped: bool,
@@ -81,8 +83,8 @@ impl Offers {
     }
 
     /// The client is to receive this track. False where it is already, or may have no more.
-    pub fn wish(&mut self, now: Instant, track: TrackKey, kind: MediaKind) -> bool {
-        let new = self.down.wish(track, kind);
+    pub fn wish(&mut self, now: Instant, track: TrackKey, sid: &TrackSid, kind: MediaKind) -> bool {
+        let new = self.down.wish(track, sid, kind);
         self.schedule(now);
         new
     }
@@ -169,7 +171,7 @@ impl Offers {
         }
         let mut room = SECTIONS_MAX.saturating_sub(self.down.sections.len());
         for wish in self.down.wishes.iter_mut().filter(|wish| !wish.attached) {
-            let fits = |section: &&Section| section.kind == wish.kind && (room == 0 || !section.knows(wish.track));
+            let fits = |section: &&Section| section.kind == wish.kind && (room == 0 || !section.knows(&wish.sid));
             if let Some(at) = free.iter().position(fits) {
                 plan.reuse.push((free.swap_remove(at).mid.clone(), wish.track, wish.kind));
             } else if room > 0 {
@@ -186,7 +188,8 @@ impl Offers {
     /// The offer was made; `mids` are the names of the sections that it adds, in the plan's order.
     pub fn sent(&mut self, plan: OfferPlan, mids: Vec<String>) {
         let added = mids.into_iter().zip(plan.add).map(|(mid, (track, kind))| (mid, track, kind));
-        let carry = |(mid, track, kind)| Carry { mid, track, kind, dropped: false };
+        let sid = |track| self.down.wishes.iter().find(|wish| wish.track == track).map(|wish| wish.sid.clone());
+        let carry = |(mid, track, kind)| Carry { mid, track, sid: sid(track), kind, dropped: false };
         let carry = plan.reuse.into_iter().chain(added).map(carry).collect();
         self.in_flight = Some(InFlight { id: plan.id, release: plan.release, carry });
     }
@@ -198,7 +201,7 @@ impl Offers {
             section.usage = Use::Free;
         }
         let mut outcome = AnswerOutcome { attached: Vec::new(), idle: release };
-        for Carry { mid, track, kind, dropped } in carry {
+        for Carry { mid, track, sid, kind, dropped } in carry {
             // It may have ended while the offer was under way. A wish that is there again is another one.
             let wish = self.down.wishes.iter().find(|wish| wish.track == track && !dropped);
             let usage = if wish.is_some() { Use::Carries(track) } else { Use::Released };
@@ -208,7 +211,7 @@ impl Offers {
             });
             if let Some(section) = self.down.sections.get_mut(at) {
                 section.usage = usage;
-                section.remember(track);
+                sid.into_iter().for_each(|sid| section.remember(sid));
             }
             if let Some(wish) = wish {
                 outcome.attached.push((mid, track, wish.view));
@@ -241,12 +244,13 @@ mod tests {
         offers: Offers,
         tracks: Slots<crate::sfu::track::Track>,
         mids: u32,
+        names: u32,
     }
 
     impl Story {
         fn new() -> Self {
             let now = Instant::now();
-            let mut story = Self { now, offers: Offers::new(now), tracks: Slots::default(), mids: 0 };
+            let mut story = Self { now, offers: Offers::new(now), tracks: Slots::default(), mids: 0, names: 0 };
             let first = story.offer().expect("the data channels");
             assert_eq!((first.id, first.add.len()), (1, 0));
             assert_eq!(story.offers.handle_answer(story.now, 1), Some(AnswerOutcome::default()));
@@ -254,8 +258,21 @@ mod tests {
         }
 
         fn track(&mut self, kind: MediaKind) -> TrackKey {
+            self.names += 1;
+            self.track_named(format!("TR_{}", self.names).into(), kind)
+        }
+
+        fn track_named(&mut self, sid: TrackSid, kind: MediaKind) -> TrackKey {
             let owner = crate::sfu::participant::ParticipantKey::dangling();
-            self.tracks.insert(crate::sfu::track::Track::new("TR".into(), owner, kind))
+            self.tracks.insert(crate::sfu::track::Track::new(sid, owner, kind))
+        }
+
+        fn sid(&self, track: TrackKey) -> TrackSid {
+            self.tracks.get(track).expect("it is there").sid.clone()
+        }
+
+        fn wish(&mut self, track: TrackKey, kind: MediaKind) -> bool {
+            self.offers.wish(self.now, track, &self.sid(track), kind)
         }
 
         /// The offer that is due, made with sections m1, m2, …
@@ -272,14 +289,14 @@ mod tests {
         }
 
         /// The offer that is due, and which tracks its sections name.
-        fn describe(&mut self) -> Option<(u32, Vec<(String, TrackKey)>)> {
+        fn describe(&mut self) -> Option<(u32, Vec<(String, TrackSid)>)> {
             let before = self.mids;
             let plan = self.offer()?;
             let named = (before + 1..).zip(&plan.add).map(|(mid, (track, _))| (format!("m{mid}"), *track));
             let named = named.chain(plan.reuse.iter().map(|(mid, track, _)| (mid.clone(), *track)));
             let carried = (1..=before).map(|mid| format!("m{mid}"));
             let carried = carried.filter_map(|mid| self.offers.carried(&mid).map(|track| (mid, track)));
-            Some((plan.id, named.chain(carried).collect()))
+            Some((plan.id, named.chain(carried).map(|(mid, track)| (mid, self.sid(track))).collect()))
         }
 
         fn answer(&mut self, id: u32) -> AnswerOutcome {
@@ -291,9 +308,9 @@ mod tests {
     fn tracks_that_come_together_go_into_one_offer_and_flow_from_its_answer_on() {
         let mut story = Story::new();
         let (voice, face) = (story.track(AUDIO), story.track(VIDEO));
-        assert!(story.offers.wish(story.now, voice, AUDIO));
-        assert!(!story.offers.wish(story.now, voice, AUDIO), "it is wished for already");
-        story.offers.wish(story.now, face, VIDEO);
+        assert!(story.wish(voice, AUDIO));
+        assert!(!story.wish(voice, AUDIO), "it is wished for already");
+        story.wish(face, VIDEO);
         let looked_away = View { paused: true, ..View::default() };
         story.offers.set_view(face, looked_away);
         let plan = story.offer().unwrap();
@@ -309,9 +326,9 @@ mod tests {
     fn one_offer_at_a_time_and_only_its_own_answer_counts() {
         let mut story = Story::new();
         let (one, two) = (story.track(AUDIO), story.track(AUDIO));
-        story.offers.wish(story.now, one, AUDIO);
+        story.wish(one, AUDIO);
         let first = story.offer().unwrap();
-        story.offers.wish(story.now, two, AUDIO);
+        story.wish(two, AUDIO);
         assert_eq!(story.offer(), None);
         assert_eq!(story.offers.handle_answer(story.now, first.id - 1), None);
         assert_eq!((story.offers.awaited(first.id), story.offers.awaited(0)), (Some(first.id), Some(first.id)));
@@ -324,14 +341,14 @@ mod tests {
     fn a_section_is_inactive_once_before_it_carries_another_track() {
         let mut story = Story::new();
         let (one, two) = (story.track(AUDIO), story.track(AUDIO));
-        story.offers.wish(story.now, one, AUDIO);
+        story.wish(one, AUDIO);
         let plan = story.offer().unwrap();
         story.answer(plan.id);
         story.offers.unwish(story.now, one);
         let plan = story.offer().unwrap();
         assert_eq!((plan.release.as_slice(), plan.reuse.len()), (["m1".to_owned()].as_slice(), 0));
         assert_eq!(story.answer(plan.id).idle, ["m1"]);
-        story.offers.wish(story.now, two, AUDIO);
+        story.wish(two, AUDIO);
         let plan = story.offer().unwrap();
         assert_eq!((plan.reuse.as_slice(), plan.add.len()), ([("m1".to_owned(), two, AUDIO)].as_slice(), 0));
         assert_eq!(story.answer(plan.id).attached, [("m1".into(), two, View::default())]);
@@ -339,7 +356,7 @@ mod tests {
 
     /// Takes a track and drops it again; the offer that it was taken by.
     fn take_and_drop(story: &mut Story, track: TrackKey) -> OfferPlan {
-        story.offers.wish(story.now, track, AUDIO);
+        story.wish(track, AUDIO);
         let taken = story.offer().unwrap();
         story.answer(taken.id);
         story.offers.unwish(story.now, track);
@@ -366,7 +383,7 @@ mod tests {
     fn a_track_that_ends_while_it_is_offered_is_taken_back_in_the_next_offer() {
         let mut story = Story::new();
         let one = story.track(VIDEO);
-        story.offers.wish(story.now, one, VIDEO);
+        story.wish(one, VIDEO);
         let plan = story.offer().unwrap();
         story.offers.unwish(story.now, one);
         assert!(story.answer(plan.id).attached.is_empty());
@@ -374,13 +391,22 @@ mod tests {
     }
 
     #[test]
+    fn a_track_that_comes_again_under_its_name_is_the_same_to_its_client() {
+        let mut story = Story::new();
+        let one = story.track(AUDIO);
+        take_and_drop(&mut story, one);
+        let again = story.track_named(story.sid(one), AUDIO);
+        assert_eq!(take_and_drop(&mut story, again).add, [(again, AUDIO)], "not on the section that had it");
+    }
+
+    #[test]
     fn a_track_that_is_dropped_and_taken_again_before_the_answer_is_on_one_section_only() {
         let mut story = Story::new();
         let one = story.track(VIDEO);
-        story.offers.wish(story.now, one, VIDEO);
+        story.wish(one, VIDEO);
         let early = story.offer().unwrap();
         story.offers.unwish(story.now, one);
-        story.offers.wish(story.now, one, VIDEO);
+        story.wish(one, VIDEO);
         assert!(story.answer(early.id).attached.is_empty(), "the client dropped what was offered");
         assert_eq!(story.offers.carried("m1"), None);
         let again = story.offer().unwrap();
@@ -396,7 +422,7 @@ mod tests {
     fn a_client_that_comes_back_is_offered_anew_what_was_under_way() {
         let mut story = Story::new();
         let one = story.track(VIDEO);
-        story.offers.wish(story.now, one, VIDEO);
+        story.wish(one, VIDEO);
         let lost = story.offer().unwrap();
         story.offers.restart(story.now);
         let again = story.offer().unwrap();
@@ -410,7 +436,7 @@ mod tests {
         let mut story = Story::new();
         for _ in 0..300 {
             let track = story.track(AUDIO);
-            story.offers.wish(story.now, track, AUDIO);
+            story.wish(track, AUDIO);
         }
         assert_eq!(story.offer().unwrap().add.len(), SECTIONS_MAX);
     }
@@ -418,19 +444,19 @@ mod tests {
     /// A client with LiveKit's Rust core: it takes a track when a description names it on a section for the first time.
     #[derive(Default)]
     struct Core {
-        known: HashSet<(String, TrackKey)>,
+        known: HashSet<(String, TrackSid)>,
         /// What its user wants, and of it what is there.
-        wants: HashSet<TrackKey>,
-        has: HashSet<TrackKey>,
+        wants: HashSet<TrackSid>,
+        has: HashSet<TrackSid>,
     }
 
     impl Core {
-        fn handle_offer(&mut self, described: &[(String, TrackKey)]) {
+        fn handle_offer(&mut self, described: &[(String, TrackSid)]) {
             let tracks: HashSet<_> = described.iter().map(|(_, track)| track).collect();
             assert_eq!(tracks.len(), described.len(), "a description with a track twice cannot be read");
             for (mid, track) in described {
-                if self.known.insert((mid.clone(), *track)) && self.wants.contains(track) {
-                    self.has.insert(*track);
+                if self.known.insert((mid.clone(), track.clone())) && self.wants.contains(track) {
+                    self.has.insert(track.clone());
                 }
             }
         }
@@ -438,22 +464,24 @@ mod tests {
 
     proptest! {
         /// Whenever its user drops tracks and takes them again, before an offer, after it, before its answer is here: in
-        /// the end everything that is wanted is there.
+        /// the end everything that is wanted is there; also where the track is another one by then, under the same name.
         #[test]
-        fn what_is_taken_again_comes_again_whenever_that_is(steps in prop::collection::vec((0..5_u8, 0..3_usize), 1..60)) {
+        fn what_is_taken_again_comes_again_whenever_that_is(steps in prop::collection::vec((0..6_u8, 0..3_usize), 1..60)) {
             let mut story = Story::new();
-            let tracks = [VIDEO, VIDEO, AUDIO].map(|kind| (story.track(kind), kind));
+            let mut tracks = [VIDEO, VIDEO, AUDIO].map(|kind| (story.track(kind), kind));
             let mut core = Core::default();
             let (mut unread, mut unanswered) = (None, None);
             let quiet = (0..4).flat_map(|_| (2..5).map(|step| (step, 0)));
             for (step, which) in steps.into_iter().chain(quiet) {
                 let (track, kind) = tracks[which];
+                let sid = story.sid(track);
                 match step {
-                    0 if core.wants.insert(track) => assert!(story.offers.wish(story.now, track, kind)),
-                    1 if core.wants.remove(&track) => {
-                        core.has.remove(&track);
+                    0 if core.wants.insert(sid.clone()) => assert!(story.wish(track, kind)),
+                    1 if core.wants.remove(&sid) => {
+                        core.has.remove(&sid);
                         story.offers.unwish(story.now, track);
                     }
+                    5 if !core.wants.contains(&sid) => tracks[which].0 = story.track_named(sid, kind),
                     2 => unread = story.describe().or(unread),
                     3 => {
                         if let Some((id, described)) = unread.take() {

@@ -23,7 +23,7 @@ use super::{
     transport::{Taken, Transport, TransportConfig},
 };
 use crate::{
-    id::ParticipantSid,
+    id::{ParticipantSid, TrackSid},
     limits::{Bucket, Rate},
 };
 
@@ -168,10 +168,10 @@ impl Participant {
     }
 
     /// It is to receive this track.
-    pub fn wish(&mut self, now: Instant, track: TrackKey, kind: MediaKind) {
+    pub fn wish(&mut self, now: Instant, track: TrackKey, sid: &TrackSid, kind: MediaKind) {
         match &mut self.down {
-            Some(down) => down.offers.wish(now, track, kind),
-            None => self.negotiation.wish(now, track, kind),
+            Some(down) => down.offers.wish(now, track, sid, kind),
+            None => self.negotiation.wish(now, track, sid, kind),
         };
     }
 

@@ -322,7 +322,7 @@ impl Room {
         if !subscribed {
             participant.unwish(now, track_key);
         } else if track.owner != key && participant.connections() > 0 {
-            participant.wish(now, track_key, track.kind);
+            participant.wish(now, track_key, &track.sid, track.kind);
         }
         self.fill(now, key, cx);
         self.rearm(now, key, cx);

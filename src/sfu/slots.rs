@@ -41,6 +41,7 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
+#[cfg(test)]
 impl<T> Key<T> {
     /// A key that finds nothing.
     pub fn dangling() -> Self {

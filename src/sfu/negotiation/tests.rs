@@ -16,6 +16,11 @@ fn keys<const N: usize>() -> [TrackKey; N] {
     std::array::from_fn(|_| slots.insert(track()))
 }
 
+/// By which clients know a track, which does not matter here either.
+fn sid() -> TrackSid {
+    "TR_x".into()
+}
+
 fn downlink(mid: &str, kind: MediaKind) -> OfferedSection {
     let (track_id, rids) = (String::new(), Vec::new());
     OfferedSection {
@@ -60,13 +65,13 @@ use MediaKind::{Audio, Video};
 fn wishes_fill_free_sections_and_ask_for_what_lacks_once() {
     let (start, [a, b, c]) = (Instant::now(), keys());
     let mut negotiation = Negotiation::default();
-    negotiation.wish(start, a, Audio);
+    negotiation.wish(start, a, &sid(), Audio);
     assert_eq!(negotiation.poll_timeout(), None, "nothing is asked before the first offer");
     let outcome = negotiation.handle_offer(start, &[downlink("0", Audio), downlink("1", Video)]);
     assert_eq!(outcome.attached, [("0".to_owned(), a, View::default())]);
 
-    negotiation.wish(start, b, Audio);
-    negotiation.wish(start, c, Video);
+    negotiation.wish(start, b, &sid(), Audio);
+    negotiation.wish(start, c, &sid(), Video);
     assert_eq!(negotiation.poll_timeout(), Some(start + REQUIREMENT_DELAY));
     assert_eq!(negotiation.handle_timeout(start + ms(10)).required, Some((1, 0)));
     assert_eq!(negotiation.handle_timeout(start + ms(500)).required, None, "asked already");
@@ -81,9 +86,9 @@ fn requests_are_spaced_and_later_wishes_ask_for_the_difference() {
     let (start, [a, b]) = (Instant::now(), keys());
     let mut negotiation = Negotiation::default();
     negotiation.handle_offer(start, &[]);
-    negotiation.wish(start, a, Audio);
+    negotiation.wish(start, a, &sid(), Audio);
     assert_eq!(negotiation.handle_timeout(start + ms(10)).required, Some((1, 0)));
-    negotiation.wish(start + ms(20), b, Audio);
+    negotiation.wish(start + ms(20), b, &sid(), Audio);
     assert_eq!(negotiation.poll_timeout(), Some(start + ms(10) + REQUIREMENT_INTERVAL));
     assert_eq!(negotiation.handle_timeout(start + ms(160)).required, Some((1, 0)));
 }
@@ -93,7 +98,7 @@ fn a_request_that_no_offer_follows_is_made_again_and_adds_no_sections() {
     let (start, [a, b]) = (Instant::now(), keys());
     let mut negotiation = Negotiation::default();
     negotiation.handle_offer(start, &[]);
-    negotiation.wish(start, a, Audio);
+    negotiation.wish(start, a, &sid(), Audio);
     let mut asked = Vec::new();
     while let Some(at) = negotiation.poll_timeout().filter(|at| *at < start + ms(100_000)) {
         asked.push(((at - start).as_secs(), negotiation.handle_timeout(at).required));
@@ -102,7 +107,7 @@ fn a_request_that_no_offer_follows_is_made_again_and_adds_no_sections() {
     assert_eq!(asked, [vec![(0, Some((1, 0)))], again.to_vec()].concat());
     // Another wish does not wait for that, and who offers is asked for no more than lacks.
     let later = start + ms(100_000);
-    negotiation.wish(later, b, Audio);
+    negotiation.wish(later, b, &sid(), Audio);
     assert_eq!(negotiation.handle_timeout(later + REQUIREMENT_DELAY).required, Some((1, 0)));
     negotiation.handle_offer(later + ms(20), &[downlink("0", Audio), downlink("1", Audio)]);
     assert_eq!(negotiation.poll_timeout(), None);
@@ -115,11 +120,11 @@ fn a_request_that_no_offer_follows_is_made_again_and_adds_no_sections() {
 fn a_section_is_answered_inactive_once_between_two_tracks() {
     let (start, [a, b]) = (Instant::now(), keys());
     let mut negotiation = Negotiation::default();
-    negotiation.wish(start, a, Audio);
+    negotiation.wish(start, a, &sid(), Audio);
     let offer = [downlink("0", Audio)];
     negotiation.handle_offer(start, &offer);
     negotiation.unwish(start, a);
-    negotiation.wish(start, b, Audio);
+    negotiation.wish(start, b, &sid(), Audio);
     // More than one section is asked for here only because the old one is not free yet.
     assert_eq!(negotiation.handle_timeout(start + ms(10)).required, Some((1, 0)));
     let outcome = negotiation.handle_offer(start + ms(20), &offer);
@@ -134,7 +139,7 @@ fn a_section_is_answered_inactive_once_between_two_tracks() {
 fn a_section_that_the_client_closes_gives_its_track_back_to_the_wishes() {
     let (start, [a]) = (Instant::now(), keys());
     let mut negotiation = Negotiation::default();
-    negotiation.wish(start, a, Audio);
+    negotiation.wish(start, a, &sid(), Audio);
     negotiation.handle_offer(start, &[downlink("0", Audio)]);
     let mut closed = downlink("0", Audio);
     closed.receives = false;
@@ -200,7 +205,7 @@ fn announcements_and_wishes_are_bounded() {
         negotiation.publish(start, pending("TR_a", Audio, "mic"));
     }
     assert_eq!(negotiation.pending.len(), PENDING_TRACKS_MAX);
-    let taken = tracks.into_iter().filter(|track| negotiation.wish(start, *track, Audio)).count();
+    let taken = tracks.into_iter().filter(|track| negotiation.wish(start, *track, &sid(), Audio)).count();
     assert_eq!(taken, WISHES_MAX);
 }
 
