@@ -74,10 +74,15 @@ async def test_people_on_different_workers_are_in_one_call(spread, options):
                 await asyncio.sleep(0.1)
             assert bytes((await asyncio.wait_for(frames, 5)).payload) == b"turned"
 
-        # Somebody drops a track.
+        # Somebody drops a track and takes it again.
         publication = next(iter(p for p in bob.room.remote_participants["ada"].track_publications.values() if p.kind == VIDEO))
+        since = len(bob.events)
         publication.set_subscribed(False)
-        await bob.event("track_unsubscribed")
+        await bob.event("track_unsubscribed", since=since)
+        publication.set_subscribed(True)
+        picture, _, _ = await bob.event("track_subscribed", of(VIDEO, "ada"), since)
+        assert await sees(picture, 80)
+
         await leave([ada])
         for other in (bob, cyd):
             await other.event("participant_disconnected", lambda who: who.identity == "ada")
