@@ -16,7 +16,7 @@ use crate::{
     http, interview, rooms,
     sfu::{self, fuzzing::OFFER},
     signalling::{livekit, whip},
-    webhooks,
+    turn_server, webhooks,
 };
 
 /// A parser, as a fuzzer sees it.
@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "join_request", run: join_request, seeds: join_requests },
     Target { name: "jwt", run: jwt, seeds: tokens },
     Target { name: "offer", run: offer, seeds: offers },
+    Target { name: "relay_stream", run: relay_stream, seeds: relay_streams },
     Target { name: "sdp_munging", run: sdp_munging, seeds: offers },
     Target { name: "signal_json", run: signal_json, seeds: json_requests },
     Target { name: "signal_protobuf", run: signal_protobuf, seeds: requests },
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "twirp_protobuf", run: twirp_protobuf, seeds: twirp_bodies },
     Target { name: "webhook_json", run: webhooks::fuzz_json, seeds: hooks },
     Target { name: "whip_sdp", run: whip_sdp, seeds: offers },
+    Target { name: "worker_message", run: http::fuzz_worker, seeds: worker_messages },
 ];
 
 /// The target of this name.
@@ -97,6 +99,10 @@ fn framed<'a>(all: impl IntoIterator<Item = &'a proto::signal_request::Message>)
 
 fn datagram(bytes: &[u8]) {
     sfu::fuzzing::datagram(Instant::now(), bytes);
+}
+
+fn relay_stream(bytes: &[u8]) {
+    turn_server::fuzz(turn_server::RelayNow { at: Instant::now(), unix: 1_800_000_000 }, bytes);
 }
 
 fn offer(bytes: &[u8]) {
@@ -296,6 +302,37 @@ fn datagrams() -> Vec<Vec<u8>> {
     let rtp = [&[0x90, 111, 0, 1, 0, 0, 0, 1, 0, 0, 0, 7, 0xbe, 0xde, 0, 1, 0x10, 0x7f, 0, 0][..], &[9; 40]].concat();
     let rtcp = vec![0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 7];
     vec![stun, dtls, rtp, rtcp]
+}
+
+fn relay_streams() -> Vec<Vec<u8>> {
+    let binding = sfu::fuzzing::binding_request("abcd:efgh");
+    // A request of another kind with an attribute of four bytes.
+    let request = |method: u8, attribute: [u8; 2], value: [u8; 4]| {
+        let head = [&[0, method, 0, 8][..], &binding[4..20], &attribute, &[0, 4], &value];
+        head.concat()
+    };
+    let allocate = request(3, [0, 0x19], [17, 0, 0, 0]);
+    let refresh = request(4, [0, 0x0d], [0, 0, 2, 88]);
+    let bind = request(9, [0, 0x0c], [0x40, 1, 0, 0]);
+    let channel = vec![0x40, 1, 0, 3, 9, 9, 9, 0];
+    vec![[&allocate[..], &refresh, &bind, &channel].concat(), [&binding[..], &channel].concat(), allocate]
+}
+
+fn worker_messages() -> Vec<Vec<u8>> {
+    use proto::worker_message::Message;
+    let of = |message| proto::WorkerMessage { message: Some(message) };
+    let messages = [
+        of(Message::Register(proto::RegisterWorkerRequest { agent_name: "helper".into(), ..Default::default() })),
+        of(Message::Availability(proto::AvailabilityResponse {
+            job_id: "AJ_1".into(),
+            available: true,
+            participant_identity: "helper".into(),
+            ..Default::default()
+        })),
+        of(Message::UpdateJob(proto::UpdateJobStatus { job_id: "AJ_1".into(), ..Default::default() })),
+    ];
+    let binary = messages.iter().map(prost::Message::encode_to_vec);
+    binary.chain(messages.iter().filter_map(|message| serde_json::to_vec(message).ok())).collect()
 }
 
 fn yaml() -> Vec<Vec<u8>> {

@@ -128,6 +128,11 @@ async fn time_limit(request: Request, next: Next) -> Response {
     }
 }
 
+/// Any bytes as what a worker of agents says; for fuzzers.
+pub(crate) fn fuzz_worker(bytes: &[u8]) {
+    workers::fuzz(bytes);
+}
+
 /// Any bytes as the body of each of LiveKit's requests; for fuzzers.
 pub(crate) fn fuzz_twirp(bytes: &[u8], json: bool) {
     twirp::fuzz(bytes, json);

@@ -147,6 +147,12 @@ fn encode(message: &ServerMessage, json: bool) -> Frame {
     }
 }
 
+/// Any bytes as a frame of either form; for fuzzers.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let _ = decode(&Frame::Binary(bytes.to_vec().into()));
+    let _ = decode(&Frame::Text(String::from_utf8_lossy(bytes).into_owned().into()));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

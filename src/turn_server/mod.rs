@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::ice_servers::{IceServer, IceServers, Relay};
 pub use self::peers::Media;
+pub(crate) use self::session::{Now as RelayNow, fuzz};
 use self::{client::Context, peers::Peers, quotas::Quotas, session::Policy};
 use crate::{
     auth::Secret,

@@ -29,6 +29,7 @@ use turn_server_proto::{
 };
 
 use super::{
+    framing::Frames,
     gate::{self, Caller, REALM},
     peers::Peers,
     quotas::{Full, Quotas, Slot},
@@ -306,4 +307,27 @@ impl Session {
     fn refused(&mut self, label: &'static str) {
         self.outputs.push_back(Output::Refused(label));
     }
+}
+
+/// Any bytes as a client's stream, and each message in it as a datagram of the relay's and as one of its target's; for
+/// fuzzers.
+pub fn fuzz(now: Now, bytes: &[u8]) {
+    let media = SocketAddr::from(([198, 51, 100, 7], 7882));
+    let policy = Policy {
+        secret: "north".into(),
+        peers: Peers::new([(media, None)], |_| true),
+        quotas: Quotas::new(1, 1),
+        bytes_per_sec_max: 100_000,
+    };
+    let mut session = Session::new(now, SocketAddr::from(([203, 0, 113, 9], 4000)), Arc::new(policy));
+    let mut frames = Frames::default();
+    frames.buffer.extend_from_slice(bytes);
+    while let Ok(Some(message)) = frames.next() {
+        session.handle_client(now, &message);
+        session.opened(now, Some(50_000));
+    }
+    session.handle_client(now, bytes);
+    session.handle_target(now, media, bytes);
+    session.handle_timeout(Now { at: session.poll_timeout(), ..now });
+    while session.poll_output().is_some() {}
 }
