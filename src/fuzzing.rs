@@ -37,9 +37,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "jwt", run: jwt, seeds: tokens },
     Target { name: "offer", run: offer, seeds: offers },
     Target { name: "relay_stream", run: relay_stream, seeds: relay_streams },
+    Target { name: "rtcp", run: sfu::fuzzing::rtcp, seeds: reports },
     Target { name: "sdp_munging", run: sdp_munging, seeds: offers },
     Target { name: "signal_json", run: signal_json, seeds: json_requests },
     Target { name: "signal_protobuf", run: signal_protobuf, seeds: requests },
+    Target { name: "srtcp", run: sfu::fuzzing::srtcp, seeds: sealed_reports },
     Target { name: "trickle_fragment", run: trickle_fragment, seeds: fragments },
     Target { name: "twirp_json", run: twirp_json, seeds: twirp_json_bodies },
     Target { name: "twirp_protobuf", run: twirp_protobuf, seeds: twirp_bodies },
@@ -333,6 +335,35 @@ fn worker_messages() -> Vec<Vec<u8>> {
     ];
     let binary = messages.iter().map(prost::Message::encode_to_vec);
     binary.chain(messages.iter().filter_map(|message| serde_json::to_vec(message).ok())).collect()
+}
+
+/// Each kind of report, and all of them in one packet.
+fn reports() -> Vec<Vec<u8>> {
+    let packet = |kind: [u8; 2], body: &[u8]| {
+        let words = u16::try_from(body.len() / 4).unwrap_or_default();
+        [&kind[..], &words.to_be_bytes(), body].concat()
+    };
+    let feedback = [
+        // In runs, with one delta of each size, and in both kinds of vector.
+        &[0, 0, 0, 1, 0, 0, 0, 7, 0xff, 0xfe, 0, 5, 0, 0, 2, 9, 0x20, 1, 0x40, 1, 0, 3, 4, 0xff, 0xf0, 0, 0, 3][..],
+        &[0, 0, 0, 1, 0, 0, 0, 7, 0, 5, 0, 21, 0xff, 0xff, 0xfe, 9, 0x98, 1, 0xc6, 0x90, 1, 2, 3, 8, 16, 0, 0xff, 0xf0],
+    ];
+    let mut all = vec![
+        packet([0x81, 200], &[[0, 0, 0, 1]; 12].concat()),
+        packet([0x82, 201], &[[0, 0, 0, 7]; 13].concat()),
+        packet([0x81, 205], &[0, 0, 0, 1, 0, 0, 0, 7, 0xff, 0xfe, 0x80, 5]),
+        packet([0xaf, 205], feedback[0]),
+        packet([0x8f, 205], feedback[1]),
+        packet([0x81, 206], &[0, 0, 0, 1, 0, 0, 0, 7]),
+        packet([0x84, 206], &[[0, 0, 0, 9]; 6].concat()),
+        packet([0x8f, 206], b"\0\0\0\x01\0\0\0\0REMB\x01\x0d\x00\x90\0\0\0\x07"),
+    ];
+    all.push(all.concat());
+    all
+}
+
+fn sealed_reports() -> Vec<Vec<u8>> {
+    reports().iter().flat_map(|compound| sfu::fuzzing::sealed_rtcp(compound)).collect()
 }
 
 fn yaml() -> Vec<Vec<u8>> {

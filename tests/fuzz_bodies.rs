@@ -118,8 +118,8 @@ macro_rules! targets {
 }
 
 targets! {
-    data_packet datagram interview_yaml join_query join_request jwt offer relay_stream sdp_munging signal_json
-    signal_protobuf trickle_fragment twirp_json twirp_protobuf webhook_json whip_sdp worker_message
+    data_packet datagram interview_yaml join_query join_request jwt offer relay_stream rtcp sdp_munging signal_json
+    signal_protobuf srtcp trickle_fragment twirp_json twirp_protobuf webhook_json whip_sdp worker_message
 }
 
 #[test]

@@ -6,9 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use str0m::crypto::dtls::SrtpProfile;
+
 use super::{
     Certificate, Command, Connections, OpusOptions, Route, Sfu,
     demux::{MAGIC_COOKIE, USERNAME},
+    egress::{
+        rtcp::{self, Report, SenderInfo},
+        srtp::Keys,
+    },
     participant::Leg,
     path::Path,
     sdp::{self, SectionPlan},
@@ -96,4 +102,58 @@ pub fn binding_request(username: &str) -> Vec<u8> {
     request.extend([7; 12]);
     request.extend(attributes);
     request
+}
+
+/// A compound RTCP packet as a receiver could have sent it.
+pub fn rtcp(bytes: &[u8]) {
+    let (mut reports, mut statuses) = (0, 0);
+    for report in rtcp::read(bytes) {
+        reports += 1;
+        match report {
+            Report::Nack { lost, .. } => {
+                assert!(lost.numbers().count() <= 17 * bytes.len() / 4, "numbers from nowhere")
+            }
+            Report::TransportFeedback(found) => statuses += found.packets().count(),
+            _ => {}
+        }
+    }
+    assert!(reports <= bytes.len() / 4 && statuses <= 1 << 14, "small packets say much");
+    let mut rewritten = bytes.to_vec();
+    rtcp::for_each_sender_report(&mut rewritten, |_, _| Some(SenderInfo { rtp_time: 1, packets: 2, octets: 3 }));
+    assert_eq!(rewritten.len(), bytes.len());
+}
+
+/// The two ends of a connection, for each profile.
+fn ends() -> impl Iterator<Item = [Keys; 2]> {
+    SrtpProfile::ALL.iter().filter_map(|profile| {
+        let material: Vec<_> = (1..).take(profile.keying_material_len()).collect();
+        Some([Keys::new(*profile, &material, true)?, Keys::new(*profile, &material, false)?])
+    })
+}
+
+/// SRTCP of a stranger, and of a client who seals just this.
+pub fn srtcp(bytes: &[u8]) {
+    let mut out = Vec::new();
+    for [client, mut server] in ends() {
+        if server.opener.open_rtcp(bytes, &mut out) {
+            rtcp(&out);
+            assert!(!server.opener.open_rtcp(bytes, &mut out), "a packet was taken twice");
+        }
+        assert!(out.is_empty(), "what was not opened can be read");
+        let (mut packet, index) = (bytes.to_vec(), 1);
+        if client.sealer.seal_rtcp(&mut packet, index) {
+            assert_eq!(client.sealer.open_own_rtcp(&packet, &mut out), Some(index));
+            assert_eq!(out, bytes, "a packet came out as another");
+            rtcp(&out);
+        }
+    }
+}
+
+/// As a client seals it, with each profile.
+pub fn sealed_rtcp(compound: &[u8]) -> Vec<Vec<u8>> {
+    let sealed = ends().filter_map(|[client, _]| {
+        let mut packet = compound.to_vec();
+        client.sealer.seal_rtcp(&mut packet, 1).then_some(packet)
+    });
+    sealed.collect()
 }

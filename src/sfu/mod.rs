@@ -14,6 +14,7 @@ mod data_tracks;
 mod demux;
 mod dependency;
 mod downlinks;
+mod egress;
 mod encodings;
 mod formats;
 mod forwarder;
