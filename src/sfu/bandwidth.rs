@@ -17,19 +17,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SPACING: Duration = Duration::from_millis(100);
 /// What headers, retransmissions and control take of the estimate, percent.
 const OVERHEAD_PERCENT: u64 = 10;
-/// From this loss on, the network is taken to be full: radio links lose up to a tenth without being so.
-const LOSS_HEAVY: f32 = 0.15;
-const LOSS_LIGHT: f32 = 0.05;
-/// What of that which arrives is used then, and how much more is tried with each second that loses little.
-const CARRIED_PERCENT: u64 = 90;
-const RELIEF_PERCENT: u64 = 130;
-const LEAST_BPS: u64 = 50_000;
-/// While some is lost, this much more: a radio link that always loses a little must not be held down for ever.
-const SLOW_RELIEF_PERCENT: u64 = 105;
-/// Fewer bytes in a second than this say nothing: two packets of a voice may be a fifth of it.
-const SAMPLE_BYTES: u64 = 25_000;
-/// Where nearly all is lost the path is gone, and nothing is known of what it carried.
-const LOSS_OF_PATH: f32 = 0.9;
 /// Nobody's network carries more; what clients report is believed up to here.
 const MOST_BPS: u64 = 10_000_000_000;
 /// From this much too much on, percent of what the network carries, what is sent ends at once.
@@ -42,7 +29,6 @@ const HEADROOM_PERCENT: u64 = 120;
 pub struct Bandwidth {
     estimate: Option<u64>,
     cap: Option<u64>,
-    losses: Losses,
     /// What was aimed at last.
     desired: u64,
     last: Option<Instant>,
@@ -55,47 +41,12 @@ impl Bandwidth {
     }
 
     fn bps(&self) -> Option<u64> {
-        [self.estimate, self.cap, self.losses.bps].into_iter().flatten().min()
+        [self.estimate, self.cap].into_iter().flatten().min()
     }
 
     fn handle_change(&mut self, now: Instant) {
         let at = self.last.map_or(now, |last| now.max(last + SPACING));
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
-    }
-}
-
-/// What losses say about the network. An estimator that listens to delays is slow where a short queue overflows: its delays
-/// stay the same while half of all is lost. What arrives is then what the network carries.
-#[derive(Default)]
-struct Losses {
-    counted: Option<(Instant, u64)>,
-    bps: Option<u64>,
-}
-
-impl Losses {
-    /// Returns whether it says something else than before.
-    fn handle(&mut self, now: Instant, bytes: u64, loss: f32, estimate: Option<u64>) -> bool {
-        let Some((before, counted)) = self.counted.replace((now, bytes)) else { return false };
-        let was = self.bps;
-        // Without an estimate nobody would lift what is held down here.
-        let Some(estimate) = estimate else {
-            self.bps = None;
-            return was.is_some();
-        };
-        let micros = now.saturating_duration_since(before).as_micros().max(1) as u64;
-        let bytes = bytes.saturating_sub(counted);
-        let sent = bytes.saturating_mul(8_000_000) / micros;
-        if loss >= LOSS_HEAVY {
-            if bytes >= SAMPLE_BYTES && loss < LOSS_OF_PATH {
-                let carried = (sent as f32 * (1.0 - loss)) as u64 * CARRIED_PERCENT / 100;
-                self.bps = Some(was.map_or(carried, |was| was.min(carried)).max(LEAST_BPS));
-            }
-        } else {
-            let percent = if loss < LOSS_LIGHT { RELIEF_PERCENT } else { SLOW_RELIEF_PERCENT };
-            let more = was.map(|was| was.saturating_mul(percent) / 100);
-            self.bps = more.filter(|more| *more < estimate);
-        }
-        self.bps != was
     }
 }
 
@@ -120,23 +71,6 @@ impl Room {
         participant.bandwidth.estimate = bps.map(|bps| bps.min(MOST_BPS));
         participant.bandwidth.handle_change(now);
         self.rearm(now, key, cx);
-    }
-
-    /// What was sent, and how much of it was lost.
-    pub(super) fn losses_counted(
-        &mut self,
-        now: Instant,
-        key: ParticipantKey,
-        bytes: u64,
-        loss: f32,
-        cx: &mut Context,
-    ) {
-        let Some(participant) = self.participants.get_mut(key) else { return };
-        let bandwidth = &mut participant.bandwidth;
-        if bandwidth.losses.handle(now, bytes, loss, bandwidth.estimate) {
-            bandwidth.handle_change(now);
-            self.rearm(now, key, cx);
-        }
     }
 
     /// Behaves as if the network carried no more than this.
@@ -210,7 +144,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(key) else { return };
         participant.bandwidth.desired = desired;
         let leg = participant.receiving();
-        self.drive(now, key, leg, cx, |transport, sink| transport.aim(minimum, desired, sink));
+        self.drive(now, key, leg, cx, |transport, _| transport.aim(now, minimum, desired));
     }
 
     fn received(&mut self, now: Instant, key: ParticipantKey) -> Received {
@@ -276,47 +210,5 @@ impl Room {
         if goes_on {
             self.subscriber_needs_keyframe(now, video.key, key, cx);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ESTIMATE: Option<u64> = Some(2_000_000);
-
-    /// Seconds in which so many bytes are sent and so much of them is lost.
-    fn tell(losses: &mut Losses, seconds: &[(u64, f32)], estimate: Option<u64>) -> Option<u64> {
-        let mut at = Instant::now();
-        let mut total = 0;
-        losses.handle(at, total, 0.0, estimate);
-        for (bytes, loss) in seconds {
-            at += Duration::from_secs(1);
-            total += bytes;
-            losses.handle(at, total, *loss, estimate);
-        }
-        losses.bps
-    }
-
-    #[test]
-    fn heavy_losses_say_what_the_network_carries_and_quiet_seconds_lift_it() {
-        let mut losses = Losses::default();
-        assert_eq!(tell(&mut losses, &[(200_000, 0.5)], ESTIMATE), Some(720_000));
-        assert!(tell(&mut losses, &[(80_000, 0.1); 3], ESTIMATE).unwrap() > 800_000, "some loss is no reason to stay");
-        assert_eq!(tell(&mut losses, &[(80_000, 0.0); 6], ESTIMATE), None);
-    }
-
-    #[test]
-    fn two_packets_of_a_voice_and_a_path_that_is_gone_say_nothing() {
-        assert_eq!(tell(&mut Losses::default(), &[(6_000, 0.3); 5], ESTIMATE), None);
-        assert_eq!(tell(&mut Losses::default(), &[(200_000, 1.0); 3], ESTIMATE), None);
-    }
-
-    #[test]
-    fn without_an_estimate_losses_hold_nothing_down() {
-        let mut losses = Losses::default();
-        assert_eq!(tell(&mut losses, &[(200_000, 0.5)], None), None);
-        tell(&mut losses, &[(200_000, 0.5)], ESTIMATE);
-        assert_eq!(tell(&mut losses, &[(200_000, 0.0); 500], None), None);
     }
 }

@@ -11,42 +11,52 @@ pub const URI: &str = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-d
 
 /// Templates of one structure: the format has six bits for their numbers.
 const TEMPLATES_MAX: usize = 64;
-/// A header extension in the one-byte form has this many bytes at most (RFC 8285 section 4.2).
-const ONE_BYTE_FORM_MAX: usize = 16;
 
-/// The bytes as they came.
+/// The bytes as they came, and the frame number to send them with where that is another.
 #[derive(Clone, Debug)]
-pub struct DependencyBytes(pub Arc<[u8]>);
+pub struct DependencyBytes {
+    bytes: Arc<[u8]>,
+    number: Option<u16>,
+}
 
 impl DependencyBytes {
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.into(), number: None }
+    }
+
+    pub fn as_received(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub fn frame_number(&self) -> Option<u16> {
-        self.0.get(1..3).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+        let received = self.bytes.get(1..3).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+        self.number.or(received)
     }
 
     /// The same for another frame number.
     pub fn with_frame_number(&self, number: u16) -> Self {
-        let mut bytes: Arc<[u8]> = self.0.as_ref().into();
-        if let Some(to) = Arc::get_mut(&mut bytes).and_then(|bytes| bytes.get_mut(1..3)) {
+        Self { bytes: self.bytes.clone(), number: Some(number) }
+    }
+
+    /// Writes them over a copy of what was received.
+    pub fn renumber(&self, copy: &mut [u8]) {
+        if let (Some(number), Some(to)) = (self.number, copy.get_mut(1..3)) {
             to.copy_from_slice(&number.to_be_bytes());
         }
-        Self(bytes)
     }
 }
 
-/// Takes the extension in and writes it out, unread.
+/// Takes the extension in; what is sent is written by `extensions.rs`.
 #[derive(Debug)]
 pub struct Carrier;
 
 impl ExtensionSerializer for Carrier {
-    fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {
-        let Some(DependencyBytes(bytes)) = values.user_values.get() else { return 0 };
-        let Some(to) = buf.get_mut(..bytes.len()) else { return 0 };
-        to.copy_from_slice(bytes);
-        bytes.len()
+    fn write_to(&self, _: &mut [u8], _: &ExtensionValues) -> usize {
+        0
     }
 
     fn parse_value(&self, buf: &[u8], values: &mut ExtensionValues) -> bool {
-        values.user_values.set(DependencyBytes(buf.into()));
+        values.user_values.set(DependencyBytes::new(buf));
         true
     }
 
@@ -56,11 +66,6 @@ impl ExtensionSerializer for Carrier {
 
     fn is_audio(&self) -> bool {
         false
-    }
-
-    fn requires_two_byte_form(&self, values: &ExtensionValues) -> bool {
-        let bytes = values.user_values.get::<DependencyBytes>();
-        bytes.is_some_and(|DependencyBytes(bytes)| bytes.len() > ONE_BYTE_FORM_MAX || bytes.is_empty())
     }
 }
 

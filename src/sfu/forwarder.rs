@@ -9,14 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use str0m::{
-    format::Codec,
-    rtp::{ExtensionValues, RtpWrite},
-};
-
 use super::{
     MediaKind, SfuStats,
-    dependency::DependencyBytes,
+    egress::Outgoing,
+    extensions::MediaExtensions,
     frames::Frame,
     participant::{Participant, ParticipantKey},
     redundancy::{Rebuilt, Wrapper},
@@ -36,7 +32,7 @@ pub struct MediaPacket {
     pub rtp_time: u64,
     pub marker: bool,
     pub payload: Arc<[u8]>,
-    pub ext: ExtensionValues,
+    pub extensions: MediaExtensions,
     /// When it arrived, and when it was captured as far as that is known: the base of sender reports.
     pub arrived: Instant,
     pub captured: Instant,
@@ -54,7 +50,7 @@ impl MediaPacket {
             marker: false,
             payload: lost.payload,
             // Its own are not known.
-            ext: ExtensionValues::default(),
+            extensions: MediaExtensions::default(),
             captured: self.captured.checked_sub(since).unwrap_or(self.captured),
             ..self.clone()
         }
@@ -89,6 +85,12 @@ pub fn forward(
             continue;
         }
         let Some(subscriber) = participants.get_mut(subscription.subscriber) else { continue };
+        // Once it can be reached it starts with a keyframe, and sees no gap.
+        if !subscriber.can_receive() {
+            subscription.interrupt();
+            stats.dropped_no_consent += 1;
+            continue;
+        }
         let mid = subscription.outlet.mid;
         let verdict = subscription.select(kind, encodings, packet, |params| subscriber.takes(mid, params));
         let Verdict::Forward { marker } = verdict else {
@@ -99,22 +101,28 @@ pub fn forward(
             continue;
         };
         let Some((seq, time)) = subscription.munge(packet) else { continue };
-        let mut ext = packet.ext.clone();
-        subscription.number_frame(&mut ext);
+        let mut extensions = packet.extensions.clone();
+        subscription.number_frame(&mut extensions);
         let Some(taken) = subscription.taken else { continue };
         let (pt, payload) = match taken.red.filter(|_| redundant) {
             Some(red) => (red, wrapper.get(taken.pt, subscriber.redundancy())),
             None => (taken.pt, packet.payload.clone()),
         };
         let bytes = payload.len();
-        let mut write = RtpWrite::new(pt, seq.into(), time, packet.captured, payload)
-            .marker(marker)
-            .ext_vals(ext)
-            .nackable(kind == MediaKind::Video);
-        if let Some(patch) = packet.frame.vp8.and_then(|descriptor| subscription.patch(&descriptor)) {
-            write = write.vp8_patch(patch);
-        }
-        if subscriber.write_rtp(subscription.outlet.ssrc, write) {
+        let video = kind == MediaKind::Video;
+        let outgoing = Outgoing {
+            stream: subscription.outlet.stream,
+            pt: *pt,
+            rtx: taken.rtx.filter(|_| video).map(|pt| *pt),
+            marker,
+            seq,
+            time,
+            captured: packet.captured,
+            payload,
+            patch: packet.frame.vp8.and_then(|descriptor| subscription.patch(&descriptor)),
+            extensions,
+        };
+        if subscriber.write_rtp(outgoing, video, stats) {
             stats.sent(kind, bytes);
             if !std::mem::replace(&mut subscriber.dirty, true) {
                 dirty.push(subscription.subscriber);
@@ -147,26 +155,4 @@ pub fn copy_to_tap(track: &mut Track, packet: &MediaPacket, stats: &mut SfuStats
         }
     }
     None
-}
-
-/// The header extensions that receivers are to see: those that describe the media, none that describe the sender's
-/// own path (transport sequence numbers, send times, section names), which every transport writes itself.
-///
-/// The dependency descriptor goes with AV1, which cannot be put together without it; for other codecs its frame numbers
-/// would not fit what we make of the stream.
-pub fn media_extensions(received: &ExtensionValues, codec: Codec) -> ExtensionValues {
-    let mut values = ExtensionValues {
-        audio_level: received.audio_level,
-        voice_activity: received.voice_activity,
-        video_orientation: received.video_orientation,
-        play_delay_min: received.play_delay_min,
-        play_delay_max: received.play_delay_max,
-        ..ExtensionValues::default()
-    };
-    if codec == Codec::Av1
-        && let Some(bytes) = received.user_values.get_arc::<DependencyBytes>()
-    {
-        values.user_values.set_arc(bytes);
-    }
-    values
 }

@@ -42,7 +42,7 @@ fn here() -> SocketAddr {
 
 fn drain(sfu: &mut Sfu, now: Instant) {
     sfu.handle_timeout(now);
-    while sfu.poll_transmit().is_some() {}
+    sfu.transmits().clear();
     while sfu.poll_event().is_some() {}
 }
 

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use str0m::{
     format::{Codec, CodecSpec, FormatParams, PayloadParams},
     media::Frequency,
-    rtp::{ExtensionValues, RtpPacket, Ssrc},
+    rtp::{RtpPacket, Ssrc},
 };
 
 use super::{
     Context, EventKind, MediaKind, TimerKey,
     dependency::DependencyBytes,
     encodings::Origin,
-    forwarder::{MediaPacket, copy_to_tap, forward, media_extensions},
+    extensions::MediaExtensions,
+    forwarder::{MediaPacket, copy_to_tap, forward},
     frames::Frame,
     injector::{Injector, VOICE_DBOV},
     negotiation::Published,
@@ -63,7 +64,7 @@ impl Room {
             MediaKind::Audio => Frame::default(),
             MediaKind::Video => {
                 let dependency = packet.header.ext_vals.user_values.get::<DependencyBytes>();
-                let dependency = dependency.and_then(|DependencyBytes(bytes)| encoding.structure.read(bytes));
+                let dependency = dependency.and_then(|dependency| encoding.structure.read(dependency.as_received()));
                 Frame::read(codec, &packet.payload, packet.header.marker, dependency)
             }
         };
@@ -82,7 +83,7 @@ impl Room {
             rtp_time: packet.time.numer(),
             marker: packet.header.marker,
             frame,
-            ext: media_extensions(&packet.header.ext_vals, codec),
+            extensions: MediaExtensions::read(&packet.header.ext_vals, codec),
             arrived: packet.timestamp,
             captured,
             payload: primary,
@@ -126,8 +127,8 @@ impl Room {
             track.last_audio_time = Some(packet.rtp_time);
             let length = length.map_or(PACKET_DURATION, |samples| Duration::from_micros(samples * 1_000 / 48));
             let length = length.clamp(PACKET_LENGTHS.0, PACKET_LENGTHS.1);
-            if let Some(level) = packet.ext.audio_level {
-                self.speakers.handle_level(now, track.owner, level.unsigned_abs(), length);
+            if let Some(level) = packet.extensions.loudness() {
+                self.speakers.handle_level(now, track.owner, level, length);
             }
         }
         let outcome = forward(track, packet, &mut self.participants, &mut self.dirty, &mut cx.stats);
@@ -164,11 +165,7 @@ impl Room {
                 rtp_time: injected.rtp_time,
                 marker: injected.marker,
                 payload: injected.payload,
-                ext: ExtensionValues {
-                    audio_level: Some(-(VOICE_DBOV as i8)),
-                    voice_activity: Some(true),
-                    ..Default::default()
-                },
+                extensions: MediaExtensions::voice(VOICE_DBOV),
                 arrived: now,
                 captured: now,
                 frame: Frame::default(),

@@ -2,7 +2,7 @@
 //! argument and datagrams are values, so that a thread, a test and a bench can run it alike.
 //!
 //! Polling order: any number of [`Sfu::handle_command`] and [`Sfu::handle_datagram`], then [`Sfu::handle_timeout`]
-//! once (it sends what they queued), then [`Sfu::poll_transmit`], [`Sfu::poll_event`] and [`Sfu::poll_relay`] until they
+//! once (it sends what they queued), then send [`Sfu::transmits`], poll [`Sfu::poll_event`] and [`Sfu::poll_relay`] until they
 //! are empty, then sleep until [`Sfu::poll_timeout`]. Time never goes back.
 
 mod allocator;
@@ -16,8 +16,8 @@ mod dependency;
 mod downlinks;
 mod egress;
 mod encodings;
-#[cfg_attr(not(test), expect(dead_code, reason = "transports do not drive it yet"))]
 mod estimator;
+mod extensions;
 mod formats;
 mod forwarder;
 mod frames;
@@ -44,6 +44,7 @@ mod stats;
 mod subscription;
 mod timers;
 mod track;
+mod transmits;
 mod transport;
 
 use std::{
@@ -52,13 +53,15 @@ use std::{
     time::Instant,
 };
 
+pub use allocator::{Claim, Step, allocate};
 pub use api::{Command, Connections, DataChannel, Event, EventKind, MediaKind, OpusOptions, PendingTrack};
 pub use demux::{BindingRequest, binding_request};
 pub use lane::{LaneEnd, LaneId, Relayed};
 pub use path::{Path, Protocol};
 pub use stats::SfuStats;
 pub use subscription::View;
-pub use transport::{Certificate, CertificateError, Transmit};
+pub use transmits::{Run, Transmits};
+pub use transport::{Certificate, CertificateError};
 
 use self::{
     demux::Demux,
@@ -92,7 +95,7 @@ struct Context {
     demux: Demux<Route>,
     timers: Timers<TimerKey>,
     lanes: Lanes,
-    transmits: VecDeque<Transmit>,
+    transmits: Transmits,
     events: VecDeque<Event>,
     stats: SfuStats,
     /// Scratch of one drain; empty between calls.
@@ -134,7 +137,7 @@ impl Sfu {
                 demux: Demux::default(),
                 timers: Timers::default(),
                 lanes: Lanes::default(),
-                transmits: VecDeque::new(),
+                transmits: Transmits::default(),
                 events: VecDeque::new(),
                 stats: SfuStats::default(),
                 notices: Vec::new(),
@@ -257,9 +260,9 @@ impl Sfu {
         }
     }
 
-    /// The next datagram to send. Those to one destination come side by side.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.cx.transmits.pop_front()
+    /// The datagrams to send; clear them when they are sent. Those to one destination come side by side.
+    pub fn transmits(&mut self) -> &mut Transmits {
+        &mut self.cx.transmits
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {

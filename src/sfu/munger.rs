@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use str0m::rtp::{Vp8Descriptor, Vp8Patch};
+use str0m::rtp::Vp8Descriptor;
 
 use super::dependency::DependencyBytes;
 
@@ -206,15 +206,48 @@ impl Vp8Munger {
         if !self.switched {
             return None;
         }
-        let mut patch = descriptor.patch();
-        if let Some(picture) = picture {
-            patch = patch.picture_id(picture);
+        Some(Vp8Patch { picture, tl0 })
+    }
+}
+
+/// What is to be written over a VP8 payload descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vp8Patch {
+    picture: Option<u16>,
+    tl0: Option<u8>,
+}
+
+impl Vp8Patch {
+    /// Writes over the descriptor at the head of the payload. A number that its field cannot hold is left as it came, and a
+    /// keyframe heals.
+    pub fn apply(&self, payload: &mut [u8]) {
+        let [first, extension, rest @ ..] = payload else { return };
+        if *first & 0x80 == 0 {
+            return;
         }
-        if let Some(tl0) = tl0 {
-            patch = patch.tl0_pic_idx(tl0);
+        let mut at = 0;
+        if *extension & 0x80 != 0 {
+            match rest {
+                [high, low, ..] if *high & 0x80 != 0 => {
+                    if let Some(picture) = self.picture {
+                        [*high, *low] = (picture | 0x8000).to_be_bytes();
+                    }
+                    at = 2;
+                }
+                [short, ..] => {
+                    if let Some(picture) = self.picture.filter(|picture| *picture < 0x80) {
+                        *short = picture as u8;
+                    }
+                    at = 1;
+                }
+                [] => return,
+            }
         }
-        // Fails where a 7-bit id cannot hold the number: then it goes as it came, and a keyframe heals.
-        patch.build().ok()
+        if *extension & 0x40 != 0
+            && let (Some(to), Some(tl0)) = (rest.get_mut(at), self.tl0)
+        {
+            *to = tl0;
+        }
     }
 }
 
@@ -336,11 +369,13 @@ mod tests {
     #[test]
     fn frame_numbers_go_on_over_a_change_of_stream() {
         let mut munger = FrameMunger::default();
-        let frame = |number: u16| DependencyBytes([&[0xc0][..], &number.to_be_bytes(), &[9]].concat().into());
+        let frame = |number: u16| DependencyBytes::new(&[&[0xc0][..], &number.to_be_bytes(), &[9]].concat());
         assert!(munger.map(&frame(65_535)).is_none(), "left as it is");
         munger.switch();
         let renumbered = munger.map(&frame(700)).unwrap();
-        assert_eq!(&renumbered.0[..], [0xc0, 0, 0, 9]);
+        let mut copy = renumbered.as_received().to_vec();
+        renumbered.renumber(&mut copy);
+        assert_eq!(copy, [0xc0, 0, 0, 9]);
         assert_eq!(munger.map(&frame(702)).unwrap().frame_number(), Some(2));
     }
 

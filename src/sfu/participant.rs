@@ -5,14 +5,15 @@ use std::time::Instant;
 use str0m::{
     format::PayloadParams,
     media::{Mid, Pt},
-    rtp::{RtpWrite, Ssrc},
+    rtp::Ssrc,
 };
 
 use super::{
-    MediaKind,
+    MediaKind, SfuStats,
     api::Connections,
     bandwidth::Bandwidth,
     clock::SenderClock,
+    egress::Outgoing,
     encodings::Origin,
     negotiation::Negotiation,
     offers::Offers,
@@ -163,8 +164,13 @@ impl Participant {
         (std::mem::replace(&mut self.silent, silent) != silent).then_some(silent)
     }
 
-    pub fn write_rtp(&mut self, ssrc: Ssrc, packet: RtpWrite) -> bool {
-        self.transport_mut(self.receiving()).is_some_and(|transport| transport.write_rtp(ssrc, packet))
+    pub fn write_rtp(&mut self, packet: Outgoing, paced: bool, stats: &mut SfuStats) -> bool {
+        self.transport_mut(self.receiving()).is_some_and(|transport| transport.write_rtp(packet, paced, stats))
+    }
+
+    /// Whether media can be sent to it now.
+    pub fn can_receive(&self) -> bool {
+        self.transport(self.receiving()).is_some_and(Transport::can_send)
     }
 
     /// It is to receive this track.
@@ -190,7 +196,6 @@ impl Participant {
             None => self.negotiation.unwish_all(now),
         }
         self.forget_routes();
-        self.retired.clear();
         (self.dirty, self.main_dirty) = (false, false);
         self.armed = Armed::default();
     }

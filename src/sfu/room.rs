@@ -150,11 +150,15 @@ impl Room {
         cx: &mut Context,
         change: impl FnOnce(&mut Transport, &mut Sink<'_>) -> T,
     ) -> Option<T> {
-        let transport = self.participants.get_mut(key)?.transport_mut(leg)?;
+        let participant = self.participants.get_mut(key)?;
+        let transport = participant.transport_mut(leg)?;
         let mut sink = Sink { transmits: &mut cx.transmits, notices: &mut cx.notices, stats: &mut cx.stats };
         let result = change(transport, &mut sink);
         self.inbox.extend(cx.notices.drain(..).map(|notice| (key, leg, notice)));
-        self.rearm(now, key, cx);
+        // Nothing else of the participant changed, and this is done for each packet.
+        if let (Some(room), Some(at)) = (self.key, transport.deadline()) {
+            cx.timers.arm(&mut participant.armed, at.max(now + TIMER_GRAIN), TimerKey::Participant(room, key));
+        }
         Some(result)
     }
 
@@ -286,7 +290,6 @@ impl Room {
                         self.subscriber_needs_keyframe(now, track, key, cx);
                     }
                 }
-                Notice::Sent(bytes, loss) => self.losses_counted(now, key, bytes, loss, cx),
                 Notice::Bandwidth(bps) => self.bandwidth_changed(now, key, bps, cx),
                 Notice::Closed(reason) => self.close_transport(key, reason, cx),
             }

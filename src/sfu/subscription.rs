@@ -1,16 +1,14 @@
 //! One track as one receiver gets it: which of its streams and layers, and what becomes of each packet.
 
-use str0m::{
-    format::PayloadParams,
-    rtp::{ExtensionValues, Vp8Descriptor, Vp8Patch},
-};
+use str0m::{format::PayloadParams, rtp::Vp8Descriptor};
 
 use super::{
     MediaKind,
     encodings::Encodings,
+    extensions::MediaExtensions,
     forwarder::MediaPacket,
     frames::Frame,
-    munger::{FrameMunger, RtpMunger, Vp8Munger},
+    munger::{FrameMunger, RtpMunger, Vp8Munger, Vp8Patch},
     participant::ParticipantKey,
     transport::{Outlet, Taken},
 };
@@ -231,9 +229,9 @@ impl Subscription {
     }
 
     /// Makes the frame numbers of a dependency descriptor go on over changes of stream.
-    pub fn number_frame(&mut self, ext: &mut ExtensionValues) {
-        if let Some(renumbered) = ext.user_values.get().and_then(|bytes| self.frames.map(bytes)) {
-            ext.user_values.set(renumbered);
+    pub fn number_frame(&mut self, extensions: &mut MediaExtensions) {
+        if let Some(renumbered) = extensions.dependency.as_ref().and_then(|dependency| self.frames.map(dependency)) {
+            extensions.dependency = Some(renumbered);
         }
     }
 

@@ -3,7 +3,10 @@
 //! Invariant: whatever changes the `Rtc` goes through [`Transport::drive`], which drains it down to its next
 //! timeout before anything else can happen. str0m keeps one received packet per `Rtc`; a second datagram handed in
 //! without a drain between loses the first, with no error. The one exception is [`Transport::write_rtp`], which only
-//! queues: any number of writes may precede one drain ([`Transport::flush`]).
+//! without a drain between loses the first, with no error.
+//!
+//! What is sent of media does not go through it at all (`egress`): [`Transport::write_rtp`] only queues, and any number of
+//! writes may precede one [`Transport::flush`].
 //!
 //! Not here: what the sections of an SDP mean, who gets which packet.
 
@@ -16,27 +19,28 @@ use std::{
 
 use bytes::Bytes;
 use str0m::{
-    Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc, RtcConfig,
-    bwe::{Bitrate, BweKind},
+    Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig,
     change::{SdpAnswer, SdpOffer, SdpPendingOffer},
     channel::{ChannelConfig, ChannelId, Reliability},
     config::DtlsCert,
     format::{CodecConfig, PayloadParams},
     media::{Direction, KeyframeRequestKind, Mid, Pt, Rid},
     net::{Protocol as RtcProtocol, Receive, TcpType},
-    rtp::{Extension, RtpPacket, RtpWrite, Ssrc},
+    rtp::{Extension, RtpPacket, Ssrc},
 };
 
 use super::{
     DataChannel, MediaKind, SfuStats,
     demux::{binding_request, is_answer_to},
     dependency,
+    egress::{self, Egress, Keying, Outgoing, Reported, StreamKey, StreamOptions},
+    extensions::ExtensionIds,
     formats::Formats,
-    losses::Losses,
     offers::OfferPlan,
     path::{Path, Protocol, Selected},
     sdp,
     silence::Silence,
+    transmits::Transmits,
 };
 
 /// The largest data packet that we take and make; LiveKit's clients refuse to send more than 64,000 bytes.
@@ -46,12 +50,6 @@ const SCTP_BUFFER_BYTES: usize = 512 * 1024;
 /// What waits before SCTP for a slow receiver, reliable channel only. A receiver this far behind is closed, since a
 /// gap in a reliable channel is worse than a reconnect; the lossy channel drops at once instead.
 const DATA_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Packets kept for retransmission per video stream and how long: half a second at 1,000 packets/s is more than any
-/// round trip that a conversation survives.
-const RTX_CACHE_PACKETS: usize = 512;
-const RTX_CACHE_AGE: Duration = Duration::from_secs(1);
-/// Retransmissions may take this share of a stream's bytes before str0m gives them up.
-const RTX_SHARE_MAX: Option<f32> = Some(0.3);
 /// How often losses towards the receiver and NACK counters are read.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// Sender reports: the first ones decide how soon a receiver can align sound and picture.
@@ -59,11 +57,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a receiver's network is taken to carry before anything is known: a good picture and the voices. Probes find more
 /// within a second.
-const INITIAL_KBPS: u64 = 2_500;
-/// How far ahead of its time a paced packet may leave: the grain of our timers.
-const PACED_AHEAD: Duration = Duration::from_millis(1);
-/// Packets that the pacer may let go at one time. A guard: it is far more than a tick's worth.
-const PACED_AT_ONCE_MAX: usize = 4_096;
+const INITIAL_BPS: u64 = 2_500_000;
 
 /// What all transports of a process share.
 #[derive(Clone)]
@@ -92,7 +86,7 @@ impl TransportConfig {
     /// `udp` and `tcp` are what clients are told to send to, and to open connections to: the candidates.
     pub fn new(certificate: Certificate, udp: &[SocketAddr], tcp: &[SocketAddr]) -> Self {
         let mut rtc = RtcConfig::new()
-            .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
+            .set_crypto_provider(Arc::new(egress::provider()))
             .set_dtls_cert(certificate.0)
             .set_ice_lite(true)
             .set_rtp_mode(true)
@@ -105,7 +99,6 @@ impl TransportConfig {
             .set_stats_interval(Some(STATS_INTERVAL))
             .set_rtcp_report_interval_audio(REPORT_INTERVAL)
             .set_rtcp_report_interval_video(REPORT_INTERVAL)
-            .set_send_buffer_video(RTX_CACHE_PACKETS)
             .set_sctp_max_message_size(DATA_MESSAGE_BYTES_MAX)
             .set_sctp_max_buffered_amount(SCTP_BUFFER_BYTES);
         // Offered by clients on every section; those that we do not accept in the first answer cannot come later.
@@ -137,8 +130,6 @@ pub enum Notice {
     Data(DataChannel, Bytes),
     /// A packet of a data track.
     TrackData(Bytes),
-    /// What was sent in all, bytes of payload, and how much of the last second's was lost, 0 to 1.
-    Sent(u64, f32),
     /// What the network towards the receiver carries, bits per second; `None`: it does not tell.
     Bandwidth(Option<u64>),
     /// The receiver asks for a keyframe of what this section carries.
@@ -147,15 +138,9 @@ pub enum Notice {
     Closed(String),
 }
 
-/// A datagram to send.
-pub struct Transmit {
-    pub path: Path,
-    pub payload: Vec<u8>,
-}
-
 /// Where a drain pours.
 pub struct Sink<'a> {
-    pub transmits: &'a mut VecDeque<Transmit>,
+    pub transmits: &'a mut Transmits,
     pub notices: &'a mut Vec<Notice>,
     pub stats: &'a mut SfuStats,
 }
@@ -170,6 +155,7 @@ pub struct OfferError(pub &'static str);
 pub struct Outlet {
     pub mid: Mid,
     pub ssrc: Ssrc,
+    pub stream: StreamKey,
 }
 
 /// How a receiver takes a format on a section.
@@ -178,6 +164,8 @@ pub struct Taken {
     pub pt: Pt,
     /// Where it takes the same with redundancy.
     pub red: Option<Pt>,
+    /// Where it takes the same once more.
+    pub rtx: Option<Pt>,
 }
 
 #[derive(Default)]
@@ -208,24 +196,22 @@ pub struct Transport {
     /// The user name by which the demultiplexer finds it.
     pub routed_ufrag: String,
     channels: Channels,
-    congestion_control: bool,
-    /// The client reports on single packets (transport-wide feedback).
-    feeds_back: bool,
+    egress: Egress,
+    keying: Keying,
+    /// str0m was asked for something that its own clock does not know of.
+    touched: bool,
     formats: Formats,
     /// Payload types that carry retransmissions, to count them: a bit for each.
     rtx: u128,
     /// Sections on which the client knows redundancy: str0m keeps one payload type for all.
     redundant: Vec<Mid>,
-    losses: Losses,
     /// Totals already counted of str0m's per-stream NACK counters.
-    nacks: HashMap<(Mid, Option<Rid>, bool), u64>,
+    nacks: HashMap<(Mid, Option<Rid>), u64>,
 }
 
 impl Transport {
     pub fn new(now: Instant, config: &TransportConfig) -> Self {
-        let rtc = config.rtc.clone();
-        let initial = config.congestion_control.then_some(Bitrate::kbps(INITIAL_KBPS));
-        let mut rtc = rtc.enable_bwe(initial).build(now);
+        let (mut rtc, keying) = egress::watched(|| config.rtc.clone().build(now));
         for candidate in config.candidates.iter() {
             rtc.add_local_candidate(candidate.clone());
         }
@@ -244,12 +230,12 @@ impl Transport {
             pending: None,
             routed_ufrag: String::new(),
             channels: Channels::default(),
-            congestion_control: config.congestion_control,
-            feeds_back: false,
+            egress: Egress::new(now, config.congestion_control.then_some(INITIAL_BPS)),
+            keying,
+            touched: false,
             formats: Formats::default(),
             rtx: 0,
             redundant: Vec::new(),
-            losses: Losses::default(),
             nacks: HashMap::new(),
         }
     }
@@ -257,7 +243,8 @@ impl Transport {
     /// When [`Self::flush`] must be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         let silence = self.silence.poll_timeout().filter(|_| self.is_watched());
-        (!self.closed).then(|| silence.map_or(self.deadline, |silence| silence.min(self.deadline)))
+        let deadlines = [Some(self.deadline), silence, self.egress.poll_timeout()];
+        if self.closed { None } else { deadlines.into_iter().flatten().min() }
     }
 
     /// Checks come with this user name from now on. Another than before means that ICE was restarted.
@@ -281,6 +268,16 @@ impl Transport {
 
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8], sink: &mut Sink<'_>) {
         self.now = now;
+        if is_rtcp(datagram) {
+            match self.egress.handle_report(now, datagram, sink) {
+                Reported::PassOn => {}
+                Reported::Done => return self.heard(now, sink),
+                Reported::Forged => {
+                    sink.stats.dropped_malformed += 1;
+                    return;
+                }
+            }
+        }
         let Some(receive) = receive(path, datagram) else {
             sink.stats.dropped_malformed += 1;
             return;
@@ -299,8 +296,8 @@ impl Transport {
         if self.answered {
             self.silence.handle_check(now);
         }
-        if (self.answered || taken && check.is_none()) && self.silence.handle_heard(now) {
-            sink.notices.push(Notice::Heard);
+        if self.answered || taken && check.is_none() {
+            self.heard(now, sink);
         }
         if let Some(check) = check
             && self.answered
@@ -310,13 +307,25 @@ impl Transport {
         }
     }
 
+    fn heard(&mut self, now: Instant, sink: &mut Sink<'_>) {
+        if self.silence.handle_heard(now) {
+            sink.notices.push(Notice::Heard);
+        }
+    }
+
     /// Moves time on and sends what was written.
     pub fn flush(&mut self, now: Instant, sink: &mut Sink<'_>) {
         self.now = now;
-        if let Err(error) = self.drive(sink, |rtc| rtc.handle_input(Input::Timeout(now))) {
-            self.close(error.to_string(), sink);
+        if !self.closed {
+            let path = self.selected.path().filter(|_| self.may_send());
+            self.egress.flush(now, path, sink);
         }
-        self.flush_backlog(sink);
+        if self.deadline <= now || std::mem::take(&mut self.touched) {
+            if let Err(error) = self.drive(sink, |rtc| rtc.handle_input(Input::Timeout(now))) {
+                self.close(error.to_string(), sink);
+            }
+            self.flush_backlog(sink);
+        }
         if self.is_watched()
             && let Some(since) = self.silence.handle_timeout(now)
         {
@@ -418,6 +427,11 @@ impl Transport {
         self.connected
     }
 
+    /// Whether media can be sent.
+    pub fn can_send(&self) -> bool {
+        !self.closed && self.connected && self.egress.is_keyed()
+    }
+
     /// Whether it has ever been connected.
     pub fn was_connected(&self) -> bool {
         self.was_connected
@@ -427,8 +441,14 @@ impl Transport {
     pub fn outlet(&mut self, mid: Mid) -> Option<Outlet> {
         let mut api = self.rtc.direct_api();
         let stream = api.stream_tx_by_mid(mid, None)?;
-        stream.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, RTX_SHARE_MAX);
-        Some(Outlet { mid, ssrc: stream.ssrc() })
+        let (ssrc, rtx) = (stream.ssrc(), stream.rtx().map(|ssrc| *ssrc));
+        let media = self.rtc.media(mid)?;
+        let kind = if media.kind().is_audio() { MediaKind::Audio } else { MediaKind::Video };
+        let ids = ExtensionIds::new(media.remote_extmap());
+        let agreed = self.rtc.codec_config().params().iter().filter(|it| media.remote_pts().contains(&it.pt()));
+        let rtx = rtx.zip(agreed.filter_map(|params| params.resend()).map(|pt| *pt).next());
+        let stream = self.egress.open(StreamOptions { mid, kind, ssrc: *ssrc, rtx, ids });
+        Some(Outlet { mid, ssrc, stream })
     }
 
     /// How the receiver takes this format on a section; `None` where it negotiated nothing of it.
@@ -438,7 +458,8 @@ impl Transport {
         let of_codec = agreed.filter(|it| it.spec().codec == params.spec().codec).copied().collect();
         let config = CodecConfig::new_from_payload_params(of_codec);
         let known = config.match_params(*params)?;
-        Some(Taken { pt: known.pt(), red: known.red().filter(|_| self.redundant.contains(&mid)) })
+        let red = known.red().filter(|_| self.redundant.contains(&mid));
+        Some(Taken { pt: known.pt(), red, rtx: known.resend() })
     }
 
     /// What the client means by a payload type, whether with redundancy or without.
@@ -449,12 +470,13 @@ impl Transport {
 
     /// How many packets before it a packet of sound is to bear for this receiver.
     pub fn redundancy(&self) -> usize {
-        self.losses.depth(self.now)
+        self.egress.redundancy(self.now)
     }
 
     /// The section carries nothing now: its stream goes, and with it the sender reports that str0m would write for it.
     /// The next offer makes a new one with a new SSRC, so that the receiver of its next track starts with fresh state.
     pub fn remove_outlet(&mut self, mid: Mid, sink: &mut Sink<'_>) {
+        self.egress.close(mid);
         let removed = self.drive(sink, |rtc| {
             let mut api = rtc.direct_api();
             let ssrc = api.stream_tx_by_mid(mid, None).map(|stream| stream.ssrc());
@@ -464,11 +486,8 @@ impl Transport {
     }
 
     /// Queues a packet; it leaves with the next [`Self::flush`]. False where the section is gone.
-    pub fn write_rtp(&mut self, ssrc: Ssrc, packet: RtpWrite) -> bool {
-        let mut api = self.rtc.direct_api();
-        let Some(stream) = api.stream_tx(&ssrc) else { return false };
-        stream.write_rtp(packet);
-        true
+    pub fn write_rtp(&mut self, packet: Outgoing, paced: bool, stats: &mut SfuStats) -> bool {
+        !self.closed && self.egress.push(packet, paced, &mut stats.dropped_queue_full)
     }
 
     /// The section and layer that a received stream belongs to.
@@ -480,12 +499,8 @@ impl Transport {
 
     /// What the receiver is to get, and what it would get if its network carried it: the estimate is kept up with padding
     /// towards the first, and looks for the second.
-    pub fn aim(&mut self, minimum_bps: u64, desired_bps: u64, sink: &mut Sink<'_>) {
-        let aimed = self.drive(sink, |rtc| {
-            rtc.bwe().set_bitrate(Bitrate::bps(minimum_bps), Bitrate::bps(desired_bps));
-            Ok(())
-        });
-        debug_assert!(aimed.is_ok(), "aiming cannot fail");
+    pub fn aim(&mut self, now: Instant, minimum_bps: u64, desired_bps: u64) {
+        self.egress.aim(now, minimum_bps, desired_bps);
     }
 
     /// Asks the sender of this stream for a keyframe.
@@ -497,6 +512,7 @@ impl Transport {
             Ok(found)
         });
         if matches!(asked, Ok(true)) {
+            self.touched = true;
             sink.stats.keyframe_requests_out += 1;
         }
     }
@@ -570,21 +586,8 @@ impl Transport {
         change: impl FnOnce(&mut Rtc) -> Result<T, str0m::RtcError>,
     ) -> Result<T, str0m::RtcError> {
         let changed = change(&mut self.rtc);
-        let mut paced = 0;
         while !self.closed {
             match self.rtc.poll_output() {
-                // The pacer lets packets go one by one, each with a deadline of its own, a microsecond apart at least. What
-                // is due within a tick leaves together.
-                Ok(Output::Timeout(at))
-                    if at <= self.now + PACED_AHEAD
-                        && matches!(self.rtc.last_timeout_reason(), Reason::Pacer(_))
-                        && paced < PACED_AT_ONCE_MAX =>
-                {
-                    paced += 1;
-                    if let Err(error) = self.rtc.handle_input(Input::Timeout(at.max(self.now))) {
-                        self.close(error.to_string(), sink);
-                    }
-                }
                 Ok(Output::Timeout(at)) => {
                     self.deadline = at;
                     break;
@@ -601,9 +604,7 @@ impl Transport {
     }
 
     fn pour(&mut self, transmit: str0m::net::Transmit, sink: &mut Sink<'_>) {
-        let payload: Vec<u8> = transmit.contents.into();
-        let is_rtx = self.is_retransmission(&payload);
-        sink.stats.retransmitted_out += u64::from(is_rtx);
+        let mut payload: Vec<u8> = transmit.contents.into();
         let protocol = if transmit.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
         let mut path = Path { protocol, local: transmit.source, remote: transmit.destination };
         if is_stun(&payload) {
@@ -616,11 +617,11 @@ impl Transport {
             sink.stats.dropped_no_consent += 1;
             return;
         }
-        if is_rtx || rtp_payload_type(&payload).is_some() {
-            self.losses.handle_sent(is_rtx);
+        if is_rtcp(&payload) {
+            self.egress.fill_report(self.now, &mut payload);
         }
         sink.stats.datagrams_out += 1;
-        sink.transmits.push_back(Transmit { path, payload });
+        sink.transmits.push(path, &payload);
     }
 
     /// Whether the client still wants to be sent to: not where it was connected and went silent.
@@ -637,8 +638,8 @@ impl Transport {
                     && let Some(path) = self.selected.path()
                 {
                     sink.stats.connected[path.protocol.index()] += 1;
-                    self.losses.handle_connected(self.now);
                 }
+                self.egress.handle_connected(self.now, self.keying.get());
                 sink.notices.push(Notice::Connected);
             }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
@@ -670,39 +671,9 @@ impl Transport {
                 };
                 sink.notices.push(Notice::Data(channel, data.data.into()));
             }
-            Event::KeyframeRequest(request) => {
-                sink.stats.keyframe_requests_in += 1;
-                sink.notices.push(Notice::KeyframeRequest(request.mid));
-            }
             Event::Closed => self.close("closed by the client".to_owned(), sink),
-            measured => self.handle_measured(&measured, sink),
-        }
-    }
-
-    /// What str0m found out about the network.
-    fn handle_measured(&mut self, event: &Event, sink: &mut Sink<'_>) {
-        match event {
-            Event::EgressBitrateEstimate(_) | Event::PeerStats(_) if !self.congestion_control => {}
-            Event::EgressBitrateEstimate(BweKind::Twcc { estimate, can_probe }) => {
-                self.feeds_back = *can_probe;
-                sink.notices.push(Notice::Bandwidth(can_probe.then_some(estimate.as_u64())));
-            }
-            // For clients that tell no more than this.
-            Event::EgressBitrateEstimate(BweKind::Remb { estimate, .. }) if !self.feeds_back => {
-                sink.notices.push(Notice::Bandwidth(Some(estimate.as_u64())));
-            }
-            Event::PeerStats(stats) => {
-                if let Some(loss) = stats.egress_loss_fraction {
-                    self.losses.handle_report(self.now, Some(loss));
-                    sink.notices.push(Notice::Sent(stats.peer_bytes_tx, loss));
-                }
-            }
-            Event::MediaEgressStats(stats) => {
-                sink.stats.nacks_in += self.more_nacks(stats.mid, stats.rid, true, stats.nacks);
-                self.losses.handle_report(self.now, stats.loss);
-            }
             Event::MediaIngressStats(stats) => {
-                sink.stats.nacks_out += self.more_nacks(stats.mid, stats.rid, false, stats.nacks);
+                sink.stats.nacks_out += self.more_nacks(stats.mid, stats.rid, stats.nacks);
             }
             _ => {}
         }
@@ -723,8 +694,8 @@ impl Transport {
     }
 
     /// What a total grew by since it was last seen; a total that fell is that of a new stream.
-    fn more_nacks(&mut self, mid: Mid, rid: Option<Rid>, outgoing: bool, total: u64) -> u64 {
-        let before = self.nacks.insert((mid, rid, outgoing), total).unwrap_or(0);
+    fn more_nacks(&mut self, mid: Mid, rid: Option<Rid>, total: u64) -> u64 {
+        let before = self.nacks.insert((mid, rid), total).unwrap_or(0);
         if total >= before { total - before } else { total }
     }
 
@@ -789,6 +760,11 @@ fn receive(path: Path, datagram: &[u8]) -> Option<Receive<'_>> {
 /// RFC 7983 section 7.
 fn is_stun(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| *first < 4)
+}
+
+/// RFC 5761 section 4.
+fn is_rtcp(datagram: &[u8]) -> bool {
+    matches!(datagram, [first, second, ..] if (128..192).contains(first) && (192..224).contains(second))
 }
 
 /// Payload type of an RTP packet, which SRTP leaves in the clear; `None` for what is none (RFC 7983, RFC 5761).

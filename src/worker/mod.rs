@@ -34,7 +34,7 @@ use self::{
     lanes::Lanes,
     outbox::{EVENTS_MAX, Outbox},
     publisher::Publisher,
-    socket::UdpBatch,
+    socket::{DATAGRAM_BYTES_MAX, UdpBatch},
     tcp::TcpConnections,
 };
 use crate::{
@@ -366,17 +366,15 @@ impl MediaWorker {
 
     fn send_datagrams(&mut self) {
         let Self { socket, tcp, sfu, addresses, .. } = self;
-        let outcome = socket.send(addresses, || {
-            loop {
-                let transmit = sfu.poll_transmit()?;
-                match transmit.path.protocol {
-                    Protocol::Udp => return Some(transmit),
-                    Protocol::Tcp => tcp.send(transmit.path, &transmit.payload),
-                }
+        let transmits = sfu.transmits();
+        for run in transmits.runs(socket.run_max(), DATAGRAM_BYTES_MAX) {
+            match run.path.protocol {
+                Protocol::Udp => self.publisher.dropped += socket.send(addresses, &run),
+                Protocol::Tcp => tcp.send(run.path, run.bytes),
             }
-        });
+        }
+        transmits.clear();
         tcp.flush();
-        self.publisher.dropped += outcome.dropped;
         self.publisher.tcp_dropped += std::mem::take(&mut tcp.dropped);
     }
 

@@ -10,28 +10,19 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::addresses::Addresses;
-use crate::sfu::Transmit;
+use crate::sfu::Run;
 
 /// Kernel buffers: a third of a second at 100 Mbit/s. The default of 212 kB loses bursts of keyframes.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest payload of a UDP datagram, and so of a GSO batch and of a GRO read.
-const DATAGRAM_BYTES_MAX: usize = 65_507;
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 pub struct UdpBatch {
     socket: UdpSocket,
     state: UdpSocketState,
     buffers: Vec<Vec<u8>>,
     metas: Vec<RecvMeta>,
-    /// One GSO batch being put together.
-    outgoing: Vec<u8>,
     ipv6: bool,
-}
-
-/// What became of a batch that was sent.
-#[derive(Default)]
-pub struct SendOutcome {
-    /// The kernel had no room; UDP is lossy and retransmissions heal, so they are gone.
-    pub dropped: u64,
 }
 
 impl UdpBatch {
@@ -52,7 +43,6 @@ impl UdpBatch {
             state,
             buffers: (0..BATCH_SIZE).map(|_| vec![0; DATAGRAM_BYTES_MAX + 1]).collect(),
             metas: vec![RecvMeta::default(); BATCH_SIZE],
-            outgoing: Vec::with_capacity(DATAGRAM_BYTES_MAX),
             ipv6,
         })
     }
@@ -69,9 +59,11 @@ impl UdpBatch {
         Ok(self.socket.local_addr()?.port())
     }
 
-    /// Reads one batch. Returns false where nothing was there.
+    /// Reads one batch. Returns whether there may be more; who comes later wakes us up.
     pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[u8])) -> io::Result<bool> {
-        let mut slices: Vec<IoSliceMut<'_>> = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+        let mut buffers = self.buffers.iter_mut();
+        let mut slices: [_; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(buffers.next().map_or(&mut [][..], |buffer| &mut buffer[..])));
         let read = match self.state.recv((&self.socket).into(), &mut slices, &mut self.metas) {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -85,59 +77,36 @@ impl UdpBatch {
                 each(source, meta.dst_ip, datagram);
             }
         }
-        Ok(true)
+        Ok(read == BATCH_SIZE)
     }
 
-    /// Sends everything, runs of equal size to one destination in one call.
-    pub fn send(&mut self, addresses: &Addresses, mut next: impl FnMut() -> Option<Transmit>) -> SendOutcome {
-        let mut outcome = SendOutcome::default();
-        let mut held = next();
-        while let Some(first) = held.take() {
-            let segment = first.payload.len();
-            let mut segments = 1;
-            self.outgoing.clear();
-            self.outgoing.extend_from_slice(&first.payload);
-            let mut last = segment;
-            while let Some(transmit) = next() {
-                let fits = transmit.path == first.path
-                    && last == segment
-                    && transmit.payload.len() <= segment
-                    && segments < self.state.max_gso_segments()
-                    && self.outgoing.len() + transmit.payload.len() <= DATAGRAM_BYTES_MAX;
-                if !fits {
-                    held = Some(transmit);
-                    break;
-                }
-                last = transmit.payload.len();
-                segments += 1;
-                self.outgoing.extend_from_slice(&transmit.payload);
-            }
-            outcome.dropped += self.send_run(addresses, &first, segment, segments);
-        }
-        outcome
-    }
-
-    /// Sends what is in `outgoing`; returns how many datagrams were not taken.
-    fn send_run(&self, addresses: &Addresses, first: &Transmit, segment: usize, segments: usize) -> u64 {
+    /// Sends a run of datagrams in one call; returns how many were not taken.
+    pub fn send(&self, addresses: &Addresses, run: &Run<'_>) -> u64 {
+        let several = run.bytes.len() > run.segment;
         let transmit = quinn_udp::Transmit {
-            destination: self.to_socket(first.path.remote),
+            destination: self.to_socket(run.path.remote),
             ecn: None,
-            contents: &self.outgoing,
-            segment_size: (segments > 1).then_some(segment),
-            src_ip: addresses.source(first.path.local),
+            contents: run.bytes,
+            segment_size: several.then_some(run.segment),
+            src_ip: addresses.source(run.path.local),
         };
         if self.state.try_send((&self.socket).into(), &transmit).is_ok() {
             return 0;
         }
-        if segments == 1 {
+        if !several {
             return 1;
         }
         // Some network cards take no segments (the state remembers that): one by one then.
-        let singly = self.outgoing.chunks(segment).filter(|contents| {
+        let singly = run.bytes.chunks(run.segment).filter(|contents| {
             let single = quinn_udp::Transmit { contents, segment_size: None, ..transmit.clone() };
             self.state.try_send((&self.socket).into(), &single).is_err()
         });
         singly.count() as u64
+    }
+
+    /// How many datagrams a run may have.
+    pub fn run_max(&self) -> usize {
+        self.state.max_gso_segments()
     }
 
     /// A dual-stack socket names IPv4 peers by mapped addresses.
@@ -164,21 +133,22 @@ mod tests {
     use std::{net::UdpSocket as StdUdpSocket, time::Duration};
 
     use super::*;
-    use crate::sfu::Path;
+    use crate::sfu::{Path, Transmits};
 
     #[test]
     fn runs_of_equal_size_and_their_shorter_end_arrive_as_single_datagrams() {
-        let mut batch = UdpBatch::bind(0).unwrap();
+        let batch = UdpBatch::bind(0).unwrap();
         let port = batch.local_port().unwrap();
         let addresses = Addresses::new(&[], port, batch.is_ipv6()).unwrap();
         let peer = StdUdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let sizes = [900, 900, 900, 300, 900, 1_000, 10];
-        let mut queue = sizes.iter().map(|size| Transmit {
-            path: Path::udp(SocketAddr::from(([127, 0, 0, 1], port)), peer.local_addr().unwrap()),
-            payload: vec![*size as u8; *size],
-        });
-        assert_eq!(batch.send(&addresses, || queue.next()).dropped, 0);
+        let mut transmits = Transmits::default();
+        let path = Path::udp(SocketAddr::from(([127, 0, 0, 1], port)), peer.local_addr().unwrap());
+        sizes.iter().for_each(|size| transmits.push(path, &vec![*size as u8; *size]));
+        let dropped: u64 =
+            transmits.runs(batch.run_max(), DATAGRAM_BYTES_MAX).map(|run| batch.send(&addresses, &run)).sum();
+        assert_eq!(dropped, 0);
         let mut buffer = [0; 2_000];
         for size in sizes {
             let (length, from) = peer.recv_from(&mut buffer).unwrap();

@@ -27,7 +27,7 @@ use viva::{
     media::TapWriter,
     sfu::{
         Certificate, Command, Connections, DataChannel, Event, EventKind, MediaKind, OpusOptions, Path, PendingTrack,
-        Protocol, Sfu, Transmit, View,
+        Protocol, Sfu, View,
     },
 };
 
@@ -43,6 +43,12 @@ pub const SFU_TCP_ADDRESS: &str = "192.0.2.1:7881";
 pub struct Sim {
     pub now: Instant,
     pub start: Instant,
+    /// Counts something of this thread: allocations, say.
+    pub meter: Option<fn() -> u64>,
+    /// Of the datagrams of [`Self::burst`], one in so many does not arrive; 0: all do.
+    pub lose_one_in: usize,
+    lost_of_bursts: usize,
+    unheard: Vec<(Path, Vec<u8>)>,
     pub sfu: Sfu,
     pub room: RoomSid,
     pub clients: Vec<Client>,
@@ -103,6 +109,10 @@ impl Sim {
         Self {
             now,
             start: now,
+            meter: None,
+            lose_one_in: 0,
+            lost_of_bursts: 0,
+            unheard: Vec::new(),
             sfu: Sfu::with_tcp(certificate, &[address(SFU_ADDRESS)], &tcp_addresses),
             room: RoomSid::from("RM_test"),
             clients: Vec::new(),
@@ -355,9 +365,9 @@ impl Sim {
     pub fn settle(&mut self) {
         loop {
             self.sfu.handle_timeout(self.now);
-            while let Some(transmit) = self.sfu.poll_transmit() {
-                if let Some(index) = self.client_at(transmit.path) {
-                    self.fly(transmit.path, To::Client(index), transmit.payload);
+            for (path, datagram) in take_transmits(&mut self.sfu) {
+                if let Some(index) = self.client_at(path) {
+                    self.fly(path, To::Client(index), datagram);
                 }
             }
             let mut negotiated = false;
@@ -474,47 +484,65 @@ impl Sim {
     /// Sends packets of one track at once and runs the core by the real clock, without a network between. Clients
     /// answer with their feedback as they would.
     pub fn burst(&mut self, client: usize, track: &TrackSid, packets: &[(u32, bool, Vec<u8>)]) -> Spent {
-        let mut datagrams = Vec::new();
-        for (time, marker, payload) in packets {
+        let packets: Vec<_> = packets.iter().map(|(time, marker, it)| (0, *time, *marker, it)).collect();
+        self.burst_of(client, track, &packets)
+    }
+
+    /// The same with a packet in each of these layers.
+    pub fn burst_layers(&mut self, client: usize, track: &TrackSid, packets: &[(usize, u32, Vec<u8>)]) -> Spent {
+        let packets: Vec<_> = packets.iter().map(|(layer, time, it)| (*layer, *time, true, it)).collect();
+        self.burst_of(client, track, &packets)
+    }
+
+    fn burst_of(&mut self, client: usize, track: &TrackSid, packets: &[(usize, u32, bool, &Vec<u8>)]) -> Spent {
+        let mut datagrams = std::mem::take(&mut self.unheard);
+        for (layer, time, marker, payload) in packets {
             let now = self.now;
-            self.clients[client].write(now, track, 0, *time, *marker, payload, ExtensionValues::default());
+            self.clients[client].write(now, track, *layer, *time, *marker, payload, ExtensionValues::default());
             datagrams.extend(self.clients[client].drain(now));
         }
         let mut spent = Spent::default();
-        let (transmits, media) = self.run_core(datagrams);
-        (spent.media, spent.datagrams) = (media, transmits.len());
+        let (transmits, media, metered) = self.run_core(datagrams);
+        (spent.media, spent.datagrams, spent.metered) = (media, transmits.len(), metered);
         let mut feedback = self.hand_out(transmits);
-        self.now += Duration::from_millis(20);
-        for index in 0..self.clients.len() {
-            let now = self.now;
-            let _ = self.clients[index].rtc.handle_input(Input::Timeout(now));
-            feedback.extend(self.clients[index].drain(now));
+        // The frame's time passes: receivers report, and what waited for the pacer leaves.
+        for _ in 0..10 {
+            self.now += Duration::from_millis(2);
+            for index in 0..self.clients.len() {
+                let now = self.now;
+                let _ = self.clients[index].rtc.handle_input(Input::Timeout(now));
+                feedback.extend(self.clients[index].drain(now));
+            }
+            let (transmits, took, _) = self.run_core(feedback);
+            spent.feedback += took;
+            spent.datagrams += transmits.len();
+            feedback = self.hand_out(transmits);
         }
-        let (transmits, took) = self.run_core(feedback);
-        spent.feedback = took;
-        self.hand_out(transmits);
+        self.unheard = feedback;
         spent
     }
 
-    fn run_core(&mut self, datagrams: Vec<(Path, Vec<u8>)>) -> (Vec<Transmit>, Duration) {
-        let mut transmits = Vec::with_capacity(4_096);
-        let started = Instant::now();
+    fn run_core(&mut self, datagrams: Vec<(Path, Vec<u8>)>) -> (Vec<(Path, Vec<u8>)>, Duration, u64) {
+        let meter = || self.meter.map_or(0, |meter| meter());
+        let (before, started) = (meter(), Instant::now());
         for (path, bytes) in &datagrams {
             self.sfu.handle_datagram(self.now, *path, bytes);
         }
         self.sfu.handle_timeout(self.now);
-        while let Some(transmit) = self.sfu.poll_transmit() {
-            transmits.push(transmit);
-        }
-        (transmits, started.elapsed())
+        let (took, metered) = (started.elapsed(), meter() - before);
+        (take_transmits(&mut self.sfu), took, metered)
     }
 
-    fn hand_out(&mut self, transmits: Vec<Transmit>) -> Vec<(Path, Vec<u8>)> {
+    fn hand_out(&mut self, transmits: Vec<(Path, Vec<u8>)>) -> Vec<(Path, Vec<u8>)> {
         let mut answers = Vec::new();
-        for transmit in transmits {
-            let index = self.client_at(transmit.path).unwrap();
+        for (path, datagram) in transmits {
+            self.lost_of_bursts += 1;
+            if self.lose_one_in > 0 && self.lost_of_bursts.is_multiple_of(self.lose_one_in) {
+                continue;
+            }
+            let index = self.client_at(path).unwrap();
             let (now, client) = (self.now, &mut self.clients[index]);
-            client.receive(now, transmit.path, &transmit.payload);
+            client.receive(now, path, &datagram);
             answers.extend(client.drain(now));
         }
         answers
@@ -555,6 +583,13 @@ impl Sim {
     pub fn count(&self, kind: impl Fn(&EventKind) -> bool) -> usize {
         self.events.iter().filter(|event| kind(&event.kind)).count()
     }
+}
+
+fn take_transmits(sfu: &mut Sfu) -> Vec<(Path, Vec<u8>)> {
+    let transmits = sfu.transmits();
+    let taken = transmits.iter().map(|(path, datagram)| (path, datagram.to_vec())).collect();
+    transmits.clear();
+    taken
 }
 
 fn client_index(to: &To) -> usize {

@@ -62,6 +62,8 @@ pub struct Spent {
     /// The same for everything that receivers answered.
     pub feedback: Duration,
     pub datagrams: usize,
+    /// What [`super::Sim::meter`] counted while media passed.
+    pub metered: u64,
 }
 
 /// How long a datagram waits for a slow link before it is dropped.

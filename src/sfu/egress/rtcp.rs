@@ -6,8 +6,10 @@
 
 use std::{iter, mem, time::Duration};
 
-const SENDER_REPORT: u8 = 200;
+pub const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
+pub const GOODBYE: u8 = 203;
+pub const EXTENDED_REPORT: u8 = 207;
 const TRANSPORT_LAYER: u8 = 205;
 const PAYLOAD_SPECIFIC: u8 = 206;
 /// Kinds of the two above.
@@ -19,15 +21,14 @@ const APPLICATION_LAYER: u8 = 15;
 
 const REPORT_BLOCK_BYTES: usize = 24;
 const FIR_ENTRY_BYTES: usize = 8;
-/// Packets that the transport-wide feedback of one compound may be about: a run of lost ones takes two bytes, whatever
-/// its length. 100 Mbit/s, reported each 100 ms, are about 1,000; what is beyond the limit is left out.
-const STATUSES_MAX: u16 = 16_384;
+/// Packets that the transport-wide feedback of one compound may be about: a run of lost ones takes two bytes, whatever its
+/// length, and who reports ten thousand times a second must not keep us busy. 100 Mbit/s, reported each 100 ms, are about 1,000;
+/// what is beyond the limit is left out.
+const STATUSES_MAX: u16 = 2_048;
 
 /// The unit of times in transport-wide feedback.
 const REFERENCE_US: i64 = 64_000;
 const DELTA_US: i64 = 250;
-/// After this long its reference time begins anew.
-pub const REFERENCE_WRAP: Duration = Duration::from_millis(64 << 24);
 
 /// Something that a compound packet says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -243,7 +244,7 @@ impl<'a> TransportFeedback<'a> {
     }
 
     /// Each packet's number and, where it came, when by the receiver's clock. That clock began anywhere and begins anew
-    /// after [`REFERENCE_WRAP`]. One of these is added to its times, which are signed: so deltas never lead below zero.
+    /// after 2^24 of these. One of these is added to its times, which are signed: so deltas never lead below zero.
     pub fn packets(&self) -> impl Iterator<Item = (u16, Option<Duration>)> + 'a {
         let symbols = self.chunks.chunks_exact(2).flat_map(|chunk| Chunk::new(chunk).symbols());
         let (base, mut deltas) = (self.base, self.deltas);

@@ -21,6 +21,7 @@ use aws_lc_rs::{
 use str0m::crypto::dtls::SrtpProfile;
 
 /// The most that sealing adds to an RTP packet.
+#[cfg(test)]
 pub const RTP_OVERHEAD_MAX: usize = GCM_TAG_BYTES;
 const GCM_TAG_BYTES: usize = 16;
 const GCM_SALT_BYTES: usize = 12;
@@ -77,6 +78,7 @@ pub struct Sealer {
 
 impl Sealer {
     /// What sealing adds to an RTP packet.
+    #[cfg(test)]
     pub fn rtp_overhead(&self) -> usize {
         self.rtp.tag_bytes()
     }
