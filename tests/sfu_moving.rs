@@ -7,7 +7,7 @@ use std::time::Duration;
 use sfu_harness::{Sim, vp8};
 use viva::{
     id::{RoomSid, TrackSid},
-    sfu::{Command, EventKind, MediaKind},
+    sfu::{Command, Connections, EventKind, MediaKind},
 };
 
 fn talk(sim: &mut Sim, client: usize, mic: &TrackSid, from: u32) {
@@ -110,3 +110,29 @@ trait Last: Iterator + Sized {
 }
 
 impl<I: Iterator> Last for I {}
+
+#[test]
+fn a_player_that_moves_goes_on_in_the_same_stream_without_using_a_number_twice() {
+    let mut sim = Sim::new(53);
+    let (old, new) = (RoomSid::from("RM_test"), RoomSid::from("RM_other"));
+    let anna = sim.join();
+    let player = sim.join_by(Connections::Fixed, true, 1);
+    sim.connect();
+    let mic = sim.publish(anna, MediaKind::Audio, "mic");
+    sim.run_ms(400);
+    talk(&mut sim, anna, &mic, 0);
+    sim.room = new.clone();
+    let carl = sim.join();
+    sim.connect();
+    let carls = sim.publish(carl, MediaKind::Audio, "carls");
+    sim.run_ms(400);
+
+    let participant = sim.clients[player].sid.clone();
+    sim.command(Command::Move { room: old, participant, to: new });
+    subscribe(&mut sim, player, &carls);
+    sim.run_ms(600);
+    talk(&mut sim, carl, &carls, 0);
+    let seen = &sim.clients[player].received;
+    assert_eq!(seen.len(), 20);
+    assert!(seen.windows(2).all(|pair| pair[0].ssrc == pair[1].ssrc && pair[1].seq == pair[0].seq + 1));
+}

@@ -43,14 +43,15 @@ impl Room {
             let mids = its.map(|(mid, _, backup)| (mid.clone(), *backup)).collect();
             tracks.extend(self.take_track(now, track, cx).map(|track| (mids, track)));
         }
-        for (_, track) in self.tracks.iter_mut() {
-            track.subscriptions.retain(|subscription| subscription.subscriber != key);
-        }
+        let received =
+            self.tracks.iter_mut().flat_map(|(_, track)| track.subscriptions.extract_if(.., |it| it.subscriber == key));
+        let received: Vec<_> = received.collect();
         let data_tracks = self.data_tracks.take(key);
         self.speakers.remove(key);
         self.by_sid.remove(sid);
         let mut participant = self.participants.remove(key)?;
         participant.depart(now);
+        received.into_iter().for_each(|subscription| participant.retire(subscription));
         cx.emit(&self.sid, sid, EventKind::Moved);
         Some(Luggage { from: (room, key), participant, tracks, data_tracks })
     }

@@ -307,11 +307,16 @@ impl Negotiation {
     /// The client is not to receive this track any more.
     pub fn unwish(&mut self, now: Instant, track: TrackKey) {
         self.down.unwish(track);
+        self.free_fixed();
+        self.update_requirement(now);
+    }
+
+    /// Sections that are fixed need no answer to be free again.
+    fn free_fixed(&mut self) {
         if self.fixed {
             let released = self.down.sections.iter_mut().filter(|section| section.usage == Use::Released);
             released.for_each(|section| section.usage = Use::Free);
         }
-        self.update_requirement(now);
     }
 
     /// Where sections are fixed, gives those that are free to the wishes that wait: section, track, how it is wanted.
@@ -334,6 +339,7 @@ impl Negotiation {
     /// The client is to receive nothing of what it received.
     pub fn unwish_all(&mut self, now: Instant) {
         self.down.unwish_all();
+        self.free_fixed();
         self.update_requirement(now);
     }
 

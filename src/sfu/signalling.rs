@@ -223,6 +223,7 @@ impl Room {
         };
         let subscription = match participant.take_retired(outlet.ssrc) {
             Some(mut subscription) => {
+                subscription.subscriber = key;
                 subscription.hand_over(view);
                 subscription
             }
