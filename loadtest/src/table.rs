@@ -13,10 +13,12 @@ use crate::{
 };
 
 /// Names, and the options of `loadtest sfu` that make them.
-const SHAPES: [(&str, &str); 6] = [
+const SHAPES: [(&str, &str); 8] = [
     ("20 rooms x 3", "--rooms 20 --mesh 3"),
+    ("20 rooms x 3, no congestion control", "--rooms 20 --mesh 3 --no-congestion-control"),
     ("20 rooms x 3, two workers", "--rooms 20 --mesh 3 --workers 2"),
     ("1 -> 100", "--pubs 1 --subs 100"),
+    ("1 -> 100, no congestion control", "--pubs 1 --subs 100 --no-congestion-control"),
     ("1 -> 20, bursts of 10 at 2,500/s", "--pubs 1 --subs 20 --video-pps 2450 --burst 10"),
     ("3 -> 40, 240,000/s, 1 in 20 decrypts", "--pubs 3 --subs 40 --video-pps 2000 --audio-pps 0 --decrypt-one-in 20"),
     ("200 joins in 5 s, 20 rooms x 3 running", "--rooms 20 --mesh 3 --joiners 200 --join-rate 40"),
