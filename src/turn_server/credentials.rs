@@ -38,6 +38,11 @@ pub fn password(secret: &Secret, username: &str) -> String {
     STANDARD.encode(hmac::sign(&key, username.as_bytes()))
 }
 
+/// Whom a user name is of, whenever it ends: new credentials are no new person.
+pub fn user(username: &str) -> &str {
+    username.split_once(':').map_or(username, |(_, user)| user)
+}
+
 /// When a user name's time is over, Unix seconds; `None` where it says no time.
 pub fn end(username: &str) -> Option<u64> {
     let digits = username.split(':').next()?;

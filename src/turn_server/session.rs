@@ -29,6 +29,7 @@ use turn_server_proto::{
 };
 
 use super::{
+    credentials,
     framing::Frames,
     gate::{self, Caller, REALM},
     peers::Peers,
@@ -169,7 +170,7 @@ impl Session {
         if message.method() != ALLOCATE || self.slot.is_some() {
             return None;
         }
-        match self.policy.quotas.take(&caller.username) {
+        match self.policy.quotas.take(credentials::user(&caller.username)) {
             Ok(slot) => {
                 self.slot = Some(slot);
                 None

@@ -360,8 +360,10 @@ async fn one_greedy_client_leaves_room_for_others() {
     let real = Real::start().await;
     let mut held = Vec::new();
     let mut refused = 0;
-    for _ in 0..10 {
-        let mut eve = real.client("udp", 66).await;
+    for later in 0..10 {
+        // With new credentials each time.
+        let credentials = Credentials::new(&real.server.relay().secret, client::now().unix + 600 + later, 66);
+        let mut eve = Probe::udp(real.port("udp"), credentials).await.unwrap();
         match eve.allocate().await {
             Ok(_) => held.push(eve),
             Err(ProbeError::Refused(486)) => refused += 1,
